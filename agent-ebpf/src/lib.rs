@@ -1,0 +1,1 @@
+//! The ABI shared by the kernel programs and userspace, and their pure verdicts.

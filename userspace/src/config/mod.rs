@@ -1,0 +1,1 @@
+//! Beside the flow: from what a person wrote (files, flags) to checked values.

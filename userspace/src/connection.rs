@@ -1,0 +1,1 @@
+//! The spine: the life of a connection, one call per stage.

@@ -1,0 +1,1 @@
+//! Stage 7: send it on. Dial by name with a Permit, verify, pool, stream.

@@ -1,0 +1,1 @@
+//! The only folder with `unsafe`. Each file wraps one group of system calls.

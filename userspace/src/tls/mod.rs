@@ -1,0 +1,1 @@
+//! Stage 4: open it. ClientHello, server name, leaf certificates, termination, and TLS towards the upstream.
