@@ -1,6 +1,8 @@
 //! Stage 2: who is speaking. The cgroup is the identity; this module turns it into a chain of
 //! agents (outermost first), a session, and what is known of the process.
 
+mod process;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,6 +10,8 @@ use std::sync::Arc;
 
 use crate::inject::CredentialSet;
 use crate::policy::Policy;
+
+pub use process::{KernelProcess, describe};
 
 /// A cgroup v2 id, as `bpf_get_current_cgroup_id()` and `name_to_handle_at(2)` give it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,1 +1,2 @@
 //! The only folder with `unsafe`. Each file wraps one group of system calls.
+pub mod pidfd;
