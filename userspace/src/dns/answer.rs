@@ -112,7 +112,7 @@ pub fn answer(
     let outcome = DnsOutcome {
         name: question.query.name().to_lowercase().to_ascii(),
         host: decided.host,
-        qtype: question.query.query_type().to_string(),
+        qtype: type_text(question.query.query_type()),
         transport,
         decision: decided.decision,
         reason: decided.reason,
@@ -130,6 +130,14 @@ fn malformed(transport: Transport, answered: Answered) -> DnsOutcome {
         decision: Decision::Deny,
         reason: Some(Reason::MalformedDns),
         answered,
+    }
+}
+
+/// The type's mnemonic, or `TYPEn` (RFC 3597).
+fn type_text(qtype: RecordType) -> String {
+    match qtype {
+        RecordType::Unknown(number) => format!("TYPE{number}"),
+        known => known.to_string(),
     }
 }
 

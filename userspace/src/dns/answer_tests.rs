@@ -103,6 +103,12 @@ fn each_type_has_its_answer() {
 }
 
 #[test]
+fn an_unknown_type_is_named_by_its_number() {
+    let (_, o) = synthesize(&Names::new(), "x.example.", RecordType::Unknown(65_280));
+    assert_eq!(o.qtype, "TYPE65280");
+}
+
+#[test]
 fn other_classes_are_refused() {
     for class in [DNSClass::CH, DNSClass::HS, DNSClass::ANY, DNSClass::Unknown(0x8001)] {
         let mut m = ask(&name("x.allowed.example."), RecordType::A);
