@@ -2,3 +2,7 @@
 
 pub mod address; // pure: which addresses an upstream may have
 pub mod resolve; // upstream names, resolved by egret itself
+pub mod dial;
+pub mod http;
+pub mod pool;
+pub mod tcp;

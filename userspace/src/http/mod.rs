@@ -1,1 +1,9 @@
 //! Stage 5: read the request exactly. Strict admission, then hyper serves HTTP/1 and HTTP/2.
+
+pub mod admission;
+pub mod body;
+pub mod headers;
+pub mod limits;
+pub mod refuse;
+pub mod serve;
+pub mod upgrade;

@@ -1,0 +1,249 @@
+//! Bodies on their way through: streamed, counted, cut at a limit, and the place where the end
+//! of an exchange is noticed.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::Full;
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+
+use super::limits::Allowance;
+use crate::outcome::Reason;
+
+/// An error of either side's stream.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A body without a second box around what hyper gives.
+#[derive(Debug)]
+pub enum Body {
+    /// Known text, such as a refusal; may be empty.
+    Full(Full<Bytes>),
+    /// From a peer, as it arrives.
+    Incoming(Incoming),
+    /// Wrapped by another stage.
+    Boxed(UnsyncBoxBody<Bytes, BoxError>),
+}
+
+impl Body {
+    pub fn empty() -> Self {
+        Self::Full(Full::default())
+    }
+
+    pub fn text(bytes: impl Into<Bytes>) -> Self {
+        Self::Full(Full::new(bytes.into()))
+    }
+
+    /// Wraps another body.
+    pub fn boxed<B>(body: B) -> Self
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        use http_body_util::BodyExt;
+        Self::Boxed(body.map_err(Into::into).boxed_unsync())
+    }
+}
+
+impl From<Incoming> for Body {
+    fn from(body: Incoming) -> Self {
+        Self::Incoming(body)
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.get_mut() {
+            Self::Full(b) => Pin::new(b).poll_frame(cx).map_err(|never| match never {}),
+            Self::Incoming(b) => Pin::new(b).poll_frame(cx).map_err(Into::into),
+            Self::Boxed(b) => Pin::new(b).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Full(b) => b.is_end_stream(),
+            Self::Incoming(b) => b.is_end_stream(),
+            Self::Boxed(b) => b.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Full(b) => b.size_hint(),
+            Self::Incoming(b) => b.size_hint(),
+            Self::Boxed(b) => b.size_hint(),
+        }
+    }
+}
+
+/// What an upload has come to; shared with whoever records the outcome.
+#[derive(Debug, Default)]
+pub struct UploadState {
+    bytes: AtomicU64,
+    done: AtomicBool,
+    cut: AtomicBool,
+}
+
+impl UploadState {
+    /// Body bytes given to the upstream so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The whole body was given to the upstream.
+    pub fn is_done(&self) -> bool {
+        self.done.load(Ordering::Acquire)
+    }
+
+    /// The body was cut off at the rule's limit.
+    pub fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Acquire)
+    }
+}
+
+/// A body was cut off at a limit.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.meaning())]
+pub struct Cut(pub Reason);
+
+/// A request body on its way to the upstream.
+#[derive(Debug)]
+pub struct Upload {
+    inner: Body,
+    state: Arc<UploadState>,
+    allowance: Option<Allowance>,
+}
+
+impl Upload {
+    pub fn new(inner: Body, allowance: Option<Allowance>) -> (Self, Arc<UploadState>) {
+        let state = Arc::new(UploadState::default());
+        if inner.is_end_stream() {
+            state.done.store(true, Ordering::Release);
+        }
+        (Self { inner, state: Arc::clone(&state), allowance }, state)
+    }
+}
+
+impl HttpBody for Upload {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                let n = frame.data_ref().map_or(0, |d| d.len() as u64);
+                if let Some(allowance) = &self.allowance
+                    && let Err(reason) = allowance.upload(n)
+                {
+                    self.state.cut.store(true, Ordering::Release);
+                    return Poll::Ready(Some(Err(Cut(reason).into())));
+                }
+                self.state.bytes.fetch_add(n, Ordering::Relaxed);
+                if self.inner.is_end_stream() {
+                    self.state.done.store(true, Ordering::Release);
+                }
+            }
+            Some(Err(_)) => {}
+            None => self.state.done.store(true, Ordering::Release),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// Told once how a download ended.
+pub trait OnEnd: Send {
+    /// `complete`: the whole body reached the agent. `cut`: it was cut off for this reason.
+    fn ended(self: Box<Self>, down: u64, complete: bool, cut: Option<Reason>);
+}
+
+/// An answer's body on its way to the agent.
+pub struct Download {
+    inner: Body,
+    bytes: u64,
+    complete: bool,
+    cut: Option<Reason>,
+    allowance: Option<Allowance>,
+    on_end: Option<Box<dyn OnEnd>>,
+}
+
+impl Download {
+    /// A body that ends an exchange with the upstream.
+    pub fn new(inner: Body, allowance: Option<Allowance>, on_end: Box<dyn OnEnd>) -> Self {
+        Self { inner, bytes: 0, complete: false, cut: None, allowance, on_end: Some(on_end) }
+    }
+}
+
+impl From<Body> for Download {
+    /// A body of egret's own.
+    fn from(inner: Body) -> Self {
+        Self { inner, bytes: 0, complete: false, cut: None, allowance: None, on_end: None }
+    }
+}
+
+impl HttpBody for Download {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                let n = frame.data_ref().map_or(0, |d| d.len() as u64);
+                if let Some(allowance) = &self.allowance
+                    && let Err(reason) = allowance.download(n)
+                {
+                    self.cut = Some(reason);
+                    return Poll::Ready(Some(Err(Cut(reason).into())));
+                }
+                self.bytes += n;
+            }
+            Some(Err(_)) => {}
+            None => self.complete = true,
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        // hyper does not poll a body again that says it is at its end.
+        let complete = self.cut.is_none() && (self.complete || self.inner.is_end_stream());
+        if let Some(on_end) = self.on_end.take() {
+            on_end.ended(self.bytes, complete, self.cut);
+        }
+    }
+}

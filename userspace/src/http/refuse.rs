@@ -1,0 +1,220 @@
+//! Refusals that an agent, and the person who reads its output, can act on.
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{HeaderMap, Method, Response, StatusCode, Version};
+use serde::Serialize;
+
+use super::body::Body;
+use crate::outcome::{Reason, Stage};
+use crate::policy::Host;
+
+/// The header that tells egret's answers from the upstream's.
+pub const X_EGRET: HeaderName = HeaderName::from_static("x-egret");
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// Everything a refusal says. Only facts that the agent has stated itself, and the policy's own
+/// words; never a secret, never an address that egret resolved.
+#[derive(Clone, Debug)]
+pub struct Refusal<'a> {
+    pub reason: Reason,
+    pub layer: Stage,
+    pub host: Option<&'a Host>,
+    pub port: u16,
+    pub method: &'a Method,
+    /// Without the query.
+    pub path: &'a str,
+    pub rule: Option<&'a str>,
+    /// The rule's own reason, or a detail; the reason's meaning where absent.
+    pub message: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Text<'a> {
+    error: &'static str,
+    reason: &'static str,
+    layer: &'static str,
+    host: Option<String>,
+    port: u16,
+    method: &'a str,
+    path: &'a str,
+    rule: Option<&'a str>,
+    message: &'a str,
+    next_steps: Vec<String>,
+}
+
+impl Refusal<'_> {
+    /// The answer. `request` holds the headers of the request that is refused.
+    pub fn response(&self, request: &HeaderMap, version: Version) -> Response<Body> {
+        let grpc = request
+            .get(CONTENT_TYPE)
+            .is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
+        let mut response = if grpc { self.grpc() } else { self.json() };
+        let headers = response.headers_mut();
+        let mark = format!("denied; reason={}", self.reason);
+        if let Ok(mark) = HeaderValue::from_str(&mark) {
+            headers.insert(X_EGRET, mark);
+        }
+        if self.reason == Reason::RequestLimit {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("60"));
+        }
+        if self.reason == Reason::MalformedRequest && version < Version::HTTP_2 {
+            // Nothing that follows a head with two readings can be trusted.
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    fn message(&self) -> &str {
+        self.message.unwrap_or(self.reason.meaning())
+    }
+
+    fn json(&self) -> Response<Body> {
+        let text = Text {
+            error: "egress_denied",
+            reason: self.reason.as_str(),
+            layer: self.layer.as_str(),
+            host: self.host.map(ToString::to_string),
+            port: self.port,
+            method: self.method.as_str(),
+            path: self.path,
+            rule: self.rule,
+            message: self.message(),
+            next_steps: self.next_steps(),
+        };
+        let mut bytes = serde_json::to_vec(&text).unwrap_or_default();
+        bytes.push(b'\n');
+        let mut response = Response::new(Body::text(Bytes::from(bytes)));
+        *response.status_mut() =
+            StatusCode::from_u16(self.reason.http_status()).unwrap_or(StatusCode::FORBIDDEN);
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+    }
+
+    /// A "trailers-only" answer, as gRPC writes it: 200, and the status in a header.
+    fn grpc(&self) -> Response<Body> {
+        let mut response = Response::new(Body::empty());
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(GRPC_STATUS, HeaderValue::from_static(grpc_status(self.reason)));
+        let text = format!("egress denied ({}): {}", self.reason, self.message());
+        let encoded =
+            percent_encoding::utf8_percent_encode(&text, percent_encoding::CONTROLS).to_string();
+        if let Ok(message) = HeaderValue::from_str(&encoded.replace('%', "%25")) {
+            headers.insert(GRPC_MESSAGE, message);
+        }
+        response
+    }
+
+    fn next_steps(&self) -> Vec<String> {
+        let host = self.host.map_or_else(|| "the host".to_owned(), ToString::to_string);
+        match self.reason {
+            Reason::NoRule | Reason::NameNotAllowed => vec![
+                format!(
+                    "do not retry: the policy of this session does not allow {} {host}:{}{}",
+                    self.method, self.port, self.path
+                ),
+                format!(
+                    "ask the operator to allow it, for example with --allow '{} {host}{}'",
+                    self.method, self.path
+                ),
+            ],
+            Reason::DeniedByRule | Reason::AskDenied | Reason::MethodRefused => {
+                vec!["do not retry: the operator's policy forbids this".into()]
+            }
+            Reason::AskUnavailable => {
+                vec!["ask the operator to approve this, then try again".into()]
+            }
+            Reason::RequestLimit => vec!["wait a minute, then try again more slowly".into()],
+            Reason::UploadLimit | Reason::DownloadLimit | Reason::SessionExpired => {
+                vec!["ask the operator to raise the limit or to start a new session".into()]
+            }
+            Reason::AuthorityMismatch | Reason::NameMismatch => vec![
+                "open a connection to the host that the request names, by its name".into(),
+            ],
+            Reason::MalformedRequest => vec!["send one unambiguous HTTP request".into()],
+            Reason::Canary => vec![
+                "use the placeholder only with the hosts it is meant for".into(),
+            ],
+            Reason::UpstreamPrivate => vec![
+                "ask the operator to allow the range with [upstream] private".into(),
+            ],
+            Reason::UpstreamCertificate => vec![
+                "ask the operator to check the upstream's certificate or to add its authority \
+                 with [upstream] ca"
+                    .into(),
+            ],
+            reason if reason.http_status() >= 500 => vec!["try again later".into()],
+            _ => vec![],
+        }
+    }
+}
+
+/// The gRPC code nearest to a reason.
+fn grpc_status(reason: Reason) -> &'static str {
+    match reason.http_status() {
+        400 | 408 => "3",  // INVALID_ARGUMENT
+        421 | 403 => "7",  // PERMISSION_DENIED
+        429 => "8",        // RESOURCE_EXHAUSTED
+        502..=504 => "14", // UNAVAILABLE
+        _ => "13",         // INTERNAL
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+
+    fn refusal<'a>(method: &'a Method, host: &'a Host) -> Refusal<'a> {
+        Refusal {
+            reason: Reason::NoRule,
+            layer: Stage::Request,
+            host: Some(host),
+            port: 443,
+            method,
+            path: "/x",
+            rule: None,
+            message: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn json_says_what_and_what_next() {
+        let (method, host) = (Method::POST, Host::Ip([192, 0, 2, 1].into()));
+        let answer = refusal(&method, &host).response(&HeaderMap::new(), Version::HTTP_11);
+        assert_eq!(answer.status(), 403);
+        assert_eq!(answer.headers()[X_EGRET], "denied; reason=no_rule");
+        let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+        let json: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(json["error"], "egress_denied");
+        assert_eq!(json["layer"], "request");
+        assert_eq!(json["host"], "192.0.2.1");
+        assert!(json["next_steps"][1].as_str().unwrap().contains("--allow 'POST 192.0.2.1/x'"));
+    }
+
+    #[tokio::test]
+    async fn grpc_gets_its_own_status() {
+        let (method, host) = (Method::POST, Host::Ip([192, 0, 2, 1].into()));
+        let mut request = HeaderMap::new();
+        request.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc+proto"));
+        let answer = refusal(&method, &host).response(&request, Version::HTTP_2);
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.headers()[GRPC_STATUS], "7");
+        assert!(answer.into_body().collect().await.unwrap().to_bytes().is_empty());
+    }
+
+    #[test]
+    fn every_reason_has_an_answer() {
+        let (method, host) = (Method::GET, Host::Ip([192, 0, 2, 1].into()));
+        for reason in Reason::ALL {
+            let answer = Refusal { reason: *reason, ..refusal(&method, &host) }
+                .response(&HeaderMap::new(), Version::HTTP_11);
+            assert_eq!(answer.status().as_u16(), reason.http_status(), "{reason}");
+        }
+    }
+}
