@@ -1,0 +1,197 @@
+//! `cargo xtask test`: every rung of the test ladder, cheapest first, each with its log. A rung
+//! that fails does not stop the others; a rung that this machine cannot run is named.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::report::{Counts, Row, Table, counts_in};
+use crate::{build, host, sh, tidy, vm};
+
+/// What the command line asked for.
+pub(crate) struct Wanted {
+    pub(crate) no_vm: bool,
+    pub(crate) only: Vec<String>,
+}
+
+/// The rungs in order, and when to use each.
+const RUNGS: &[(&str, &str)] = &[
+    ("fmt", "the layout of the code"),
+    ("build", "the kernel programs and target/release/egret"),
+    ("clippy", "the compiler's and clippy's lints, all of them errors"),
+    ("tidy", "the rules of this repository"),
+    ("unit", "unit, table and in-memory connection tests; no privileges"),
+    ("fuzz", "each fuzz target for ten seconds; needs cargo-fuzz"),
+    ("e2e", "the real binary on this kernel; needs root and cgroup v2"),
+    ("vm-6.1", "the same tests under Debian's kernel 6.1"),
+    ("vm-6.12", "the same tests under Debian's kernel 6.12"),
+];
+
+const FUZZ_SECONDS: u32 = 10;
+
+/// One climb: where logs go, and what has been built so far.
+struct Climb<'a> {
+    workspace: &'a Path,
+    logs: PathBuf,
+    table: Table,
+    /// Opened by the first VM rung; the error is kept for the others.
+    lab: Option<Result<vm::Lab, String>>,
+}
+
+/// Climb the ladder. True if nothing failed.
+pub(crate) fn run(workspace: &Path, wanted: &Wanted) -> Result<bool> {
+    for name in &wanted.only {
+        if !RUNGS.iter().any(|(rung, _)| rung == name) {
+            let known: Vec<String> =
+                RUNGS.iter().map(|(rung, what)| format!("  {rung:8} {what}")).collect();
+            bail!("there is no rung {name}; the rungs are\n{}", known.join("\n"));
+        }
+    }
+    let logs = workspace.join("target/xtask/logs");
+    let _ = std::fs::remove_dir_all(&logs);
+    std::fs::create_dir_all(&logs)?;
+    host::install_clients();
+    let mut climb = Climb { workspace, logs, table: Table::default(), lab: None };
+    for (rung, what) in RUNGS {
+        if !wanted.only.is_empty() && !wanted.only.iter().any(|o| o == rung) {
+            continue;
+        }
+        println!("── {rung}: {what}");
+        let started = Instant::now();
+        let row = if wanted.no_vm && rung.starts_with("vm-") {
+            Row::not_run(rung, "--no-vm was given")
+        } else {
+            climb.rung(rung).unwrap_or_else(|error| {
+                eprintln!("{error:#}");
+                Row { time: started.elapsed(), ..Row::failed(rung, &format!("{error:#}")) }
+            })
+        };
+        println!("   {:?} in {:.0?}", row.verdict, started.elapsed());
+        climb.table.add(row);
+    }
+    Ok(climb.table.print())
+}
+
+impl Climb<'_> {
+    fn rung(&mut self, rung: &str) -> Result<Row> {
+        let started = Instant::now();
+        match rung {
+            "fmt" => self.cargo(rung, &["fmt", "--all", "--check"]),
+            "clippy" => self.cargo(
+                rung,
+                &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"],
+            ),
+            "unit" => self.cargo(rung, &["test", "--workspace", "--locked", "--no-fail-fast"]),
+            "build" => {
+                build::egret(self.workspace, false)?;
+                Ok(self.done(rung, true, started))
+            }
+            "tidy" => Ok(self.done(rung, tidy::run(self.workspace)?, started)),
+            "fuzz" => self.fuzz(),
+            "e2e" => self.e2e(),
+            vm => self.vm(vm.trim_start_matches("vm-")),
+        }
+    }
+
+    fn log(&self, rung: &str) -> PathBuf {
+        self.logs.join(format!("{rung}.log"))
+    }
+
+    fn done(&self, rung: &str, ok: bool, started: Instant) -> Row {
+        Row::new(rung, Counts::one(ok), started.elapsed(), &self.log(rung))
+    }
+
+    /// A cargo command; its test results are counted if it has any.
+    fn cargo(&self, rung: &str, args: &[&str]) -> Result<Row> {
+        let mut command = build::cargo(self.workspace);
+        command.args(args);
+        self.counted(rung, &mut command, &mut |_| {})
+    }
+
+    fn counted(&self, rung: &str, command: &mut Command, see: &mut dyn FnMut(&str)) -> Result<Row> {
+        let started = Instant::now();
+        let log = self.log(rung);
+        let ok = sh::logged(command, &log, see)?;
+        let mut counts = counts_in(&String::from_utf8_lossy(&std::fs::read(&log)?));
+        if counts == Counts::default() {
+            counts = Counts::one(ok);
+        } else if !ok && counts.failed == 0 {
+            counts.failed = 1;
+        }
+        if !ok {
+            println!("{}", sh::tail(&log, 40));
+        }
+        Ok(Row::new(rung, counts, started.elapsed(), &log))
+    }
+
+    fn fuzz(&self) -> Result<Row> {
+        let folder = self.workspace.join("userspace/fuzz/fuzz_targets");
+        let mut targets: Vec<String> = std::fs::read_dir(&folder)
+            .into_iter()
+            .flatten()
+            .filter_map(|e| Some(e.ok()?.path()))
+            .filter(|p| p.extension().is_some_and(|e| e == "rs"))
+            .filter_map(|p| Some(p.file_stem()?.to_string_lossy().into_owned()))
+            .collect();
+        targets.sort();
+        if targets.is_empty() {
+            return Ok(Row::not_run("fuzz", "there are no fuzz targets yet"));
+        }
+        if sh::output(build::cargo(self.workspace).args(["fuzz", "--version"])).is_err() {
+            return Ok(Row::not_run("fuzz", "cargo-fuzz is not installed"));
+        }
+        let started = Instant::now();
+        let mut counts = Counts::default();
+        for target in targets {
+            let mut command = build::cargo(self.workspace);
+            command.current_dir(self.workspace.join("userspace"));
+            // Without sanitizers, stable Rust is enough.
+            command.args(["fuzz", "run", "--sanitizer", "none", &target, "--"]);
+            command.arg(format!("-max_total_time={FUZZ_SECONDS}"));
+            if sh::logged(&mut command, &self.log("fuzz"), |_| {})? {
+                counts.passed += 1;
+            } else {
+                println!("fuzz target {target} failed\n{}", sh::tail(&self.log("fuzz"), 30));
+                counts.failed += 1;
+            }
+        }
+        Ok(Row::new("fuzz", counts, started.elapsed(), &self.log("fuzz")))
+    }
+
+    fn e2e(&self) -> Result<Row> {
+        if let Some(why) = host::no_e2e_here() {
+            return Ok(Row::not_run("e2e", &why));
+        }
+        let egret = build::egret(self.workspace, false)?;
+        let e2e = build::e2e(self.workspace)?;
+        let mut command = Command::new(e2e);
+        command.arg("--egret").arg(egret);
+        command.env("EGRET_POLICIES", self.workspace.join("policies"));
+        self.counted("e2e", &mut command, &mut |line| println!("   {line}"))
+    }
+
+    fn vm(&mut self, series: &str) -> Result<Row> {
+        let rung = format!("vm-{series}");
+        let egret = build::egret(self.workspace, false)?;
+        let e2e = build::e2e(self.workspace)?;
+        let workspace = self.workspace;
+        let lab = self
+            .lab
+            .get_or_insert_with(|| vm::Lab::open(workspace).map_err(|e| format!("{e:#}")));
+        let lab = match lab {
+            Ok(lab) => lab,
+            Err(why) => return Ok(Row::not_run(&rung, why)),
+        };
+        if let Some(why) = lab.lacks(series) {
+            return Ok(Row::not_run(&rung, &why));
+        }
+        let run = lab.run(series, &egret, &e2e, &[], &mut |line| println!("   {line}"))?;
+        // A guest that boots late under a loaded machine is a fact worth seeing.
+        if run.boot > Duration::from_secs(120) {
+            println!("   the boot took {:.0?}", run.boot);
+        }
+        Ok(Row::from_vm(&rung, &run))
+    }
+}
