@@ -6,8 +6,6 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nix::time::{ClockId, clock_gettime};
-
 use super::Process;
 use crate::sys::pidfd;
 
@@ -18,7 +16,8 @@ pub struct KernelProcess {
     pub tgid: u32,
     pub uid: u32,
     pub comm: String,
-    /// When the flow was opened, `bpf_ktime_get_ns()` (CLOCK_MONOTONIC).
+    /// When the flow was opened, on CLOCK_BOOTTIME (`bpf_ktime_get_boot_ns`, kernel 5.7), which is
+    /// also what /proc counts process starts in.
     pub opened: Duration,
 }
 
@@ -38,7 +37,7 @@ fn prove(kernel: &KernelProcess, cgroup_prefix: &str) -> Option<(Option<PathBuf>
     let started = start_time(&fs::read_to_string(base.join("stat")).ok()?)?;
     let cgroup = unified_cgroup(&fs::read_to_string(base.join("cgroup")).ok()?)?.to_owned();
     let exe = fs::read_link(base.join("exe")).ok();
-    if !pidfd::is_alive(&held) || started > boot_time_of(kernel.opened)? + TICK {
+    if !pidfd::is_alive(&held) || started > kernel.opened + TICK {
         return None;
     }
     is_inside(&cgroup, cgroup_prefix).then_some((exe, cgroup))
@@ -46,13 +45,6 @@ fn prove(kernel: &KernelProcess, cgroup_prefix: &str) -> Option<(Option<PathBuf>
 
 /// The resolution of `starttime` in /proc/pid/stat: USER_HZ is 100 on every Linux ABI.
 const TICK: Duration = Duration::from_millis(10);
-
-/// /proc counts from boot including suspend; bpf_ktime_get_ns() excludes suspend.
-fn boot_time_of(monotonic: Duration) -> Option<Duration> {
-    let boot = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?);
-    let mono = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).ok()?);
-    Some(monotonic + boot.saturating_sub(mono))
-}
 
 /// Field 22 of /proc/pid/stat, since boot. The name in field 2 may contain anything, so the
 /// fields are counted from its last parenthesis.
@@ -74,6 +66,7 @@ fn is_inside(cgroup: &str, prefix: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::time::{ClockId, clock_gettime};
 
     #[test]
     fn start_time_survives_hostile_names() {
@@ -104,7 +97,7 @@ mod tests {
     fn this_process_is_described_and_a_later_start_is_not() {
         let cgroup = fs::read_to_string("/proc/self/cgroup").unwrap();
         let prefix = unified_cgroup(&cgroup).map_or("", |c| c.trim_end_matches('/')).to_owned();
-        let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap());
+        let now = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME).unwrap());
         let me = |opened| KernelProcess {
             pid: std::process::id(),
             tgid: std::process::id(),
