@@ -1,22 +1,80 @@
 //! The command line. One file per subcommand; this file is the map.
 
+mod audit;
+mod check;
+mod explain;
+mod generate;
+mod output;
+mod run;
+mod test;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::config::state;
+use crate::contain;
+
+const EXAMPLES: &str = "\
+Examples:
+  egret run --allow 'GET https://api.github.com/**' -- curl https://api.github.com/zen
+  egret run --policy triage.toml -- bash
+  egret check policies/*.toml
+  egret explain --policy triage.toml POST https://api.github.com/repos/a/b/issues
+  egret audit --last 20
+  egret audit verify";
+
 /// Transparent egress enforcement for AI agents.
+///
+/// Every connection of the command is redirected by the kernel, checked against a policy, given
+/// its credential at the boundary, and written to a tamper-evident log. What cannot be checked is
+/// refused.
 #[derive(Debug, Parser)]
-#[command(name = "egret", version, about, max_term_width = 100)]
+#[command(name = "egret", version, about, after_help = EXAMPLES, max_term_width = 100)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
+
+    /// Folder for the audit log [default: /var/lib/egret for root, else $XDG_STATE_HOME/egret]
+    #[arg(long, global = true, env = "EGRET_STATE", value_name = "DIR")]
+    pub state: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Command {}
+pub enum Command {
+    /// Run a command whose every connection is enforced
+    Run(run::Args),
+    /// Check policy files and print every error at once
+    Check(check::Args),
+    /// Say what a policy decides about a request, and why
+    Explain(explain::Args),
+    /// Run the case tables of policies
+    Test(test::Args),
+    /// Query, verify and export the audit log
+    Audit(audit::Args),
+    /// Print a shell's completions
+    Completions(generate::CompletionsArgs),
+    /// Print the man page
+    Man,
+}
 
-/// Runs the command line; errors are printed here and nowhere else.
+/// Runs the command line. Errors are printed below `cli/` and nowhere else.
 pub fn main() -> ExitCode {
+    // The stage process of `run` is this binary again; it must not parse anything an agent or a
+    // user can spell, so it is recognised before clap.
+    if let Some(code) = contain::stage_main() {
+        return code;
+    }
     let cli = Cli::parse();
-    match cli.command {}
+    let state = cli.state.unwrap_or_else(state::default_dir);
+    match cli.command {
+        Command::Run(args) => run::run(args, &state),
+        Command::Check(args) => check::run(args),
+        Command::Explain(args) => explain::run(args),
+        Command::Test(args) => test::run(args),
+        Command::Audit(args) => audit::run(args, &state),
+        Command::Completions(args) => generate::completions(&args),
+        Command::Man => generate::man(),
+    }
 }

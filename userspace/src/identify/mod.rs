@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::inject::CredentialSet;
 use crate::policy::Policy;
 
-pub use process::{KernelProcess, describe};
+pub use process::describe;
 
 /// A cgroup v2 id, as `bpf_get_current_cgroup_id()` and `name_to_handle_at(2)` give it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

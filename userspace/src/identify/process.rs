@@ -9,35 +9,30 @@ use std::time::Duration;
 use super::Process;
 use crate::sys::pidfd;
 
-/// The kernel's facts about the process that opened a flow.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KernelProcess {
-    pub pid: u32,
-    pub tgid: u32,
-    pub uid: u32,
-    pub comm: String,
-    /// When the flow was opened, on CLOCK_BOOTTIME (`bpf_ktime_get_boot_ns`, kernel 5.7), which is
-    /// also what /proc counts process starts in.
-    pub opened: Duration,
+/// Adds `exe` and `cgroup` to the kernel's facts, if the process that has this pid now is proven to
+/// be the one that opened the flow. `opened` is when it did, on CLOCK_BOOTTIME
+/// (`bpf_ktime_get_boot_ns`, kernel 5.7), which is also what /proc counts process starts in;
+/// `cgroup_prefix` is the agent's cgroup path inside the cgroup v2 mount, such as `/egret/run-17`.
+pub fn describe(mut process: Process, opened: Duration, cgroup_prefix: &str) -> Process {
+    if let Some((exe, cgroup)) = prove(process.tgid, opened, cgroup_prefix) {
+        process.exe = exe;
+        process.cgroup = Some(cgroup);
+    }
+    process
 }
 
-/// Describes the process. `cgroup_prefix` is the agent's cgroup path inside the cgroup v2 mount,
-/// such as `/egret/run-17`.
-pub fn describe(kernel: KernelProcess, cgroup_prefix: &str) -> Process {
-    let proven = prove(&kernel, cgroup_prefix);
-    let (exe, cgroup) = proven.map_or((None, None), |(exe, cgroup)| (exe, Some(cgroup)));
-    let KernelProcess { pid, tgid, uid, comm, .. } = kernel;
-    Process { pid, tgid, uid, comm, exe, cgroup }
-}
-
-fn prove(kernel: &KernelProcess, cgroup_prefix: &str) -> Option<(Option<PathBuf>, String)> {
+fn prove(
+    tgid: u32,
+    opened: Duration,
+    cgroup_prefix: &str,
+) -> Option<(Option<PathBuf>, String)> {
     // The pidfd is taken first: while it reads as alive afterwards, the pid was not recycled.
-    let held = pidfd::open(kernel.tgid).ok()?;
-    let base = PathBuf::from(format!("/proc/{}", kernel.tgid));
+    let held = pidfd::open(tgid).ok()?;
+    let base = PathBuf::from(format!("/proc/{tgid}"));
     let started = start_time(&fs::read_to_string(base.join("stat")).ok()?)?;
     let cgroup = unified_cgroup(&fs::read_to_string(base.join("cgroup")).ok()?)?.to_owned();
     let exe = fs::read_link(base.join("exe")).ok();
-    if !pidfd::is_alive(&held) || started > kernel.opened + TICK {
+    if !pidfd::is_alive(&held) || started > opened + TICK {
         return None;
     }
     is_inside(&cgroup, cgroup_prefix).then_some((exe, cgroup))
@@ -98,15 +93,14 @@ mod tests {
         let cgroup = fs::read_to_string("/proc/self/cgroup").unwrap();
         let prefix = unified_cgroup(&cgroup).map_or("", |c| c.trim_end_matches('/')).to_owned();
         let now = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME).unwrap());
-        let me = |opened| KernelProcess {
-            pid: std::process::id(),
-            tgid: std::process::id(),
-            uid: 0,
-            comm: "x".into(),
-            opened,
+        let me = |opened, prefix: &str| {
+            let id = std::process::id();
+            let (exe, cgroup) = (None, None);
+            let process = Process { pid: id, tgid: id, uid: 0, comm: "x".into(), exe, cgroup };
+            describe(process, opened, prefix).exe
         };
-        assert!(describe(me(now), &prefix).exe.is_some(), "control");
-        assert!(describe(me(Duration::ZERO), &prefix).exe.is_none(), "flow older than the process");
-        assert!(describe(me(now), "/not/here").exe.is_none(), "other cgroup");
+        assert!(me(now, &prefix).is_some(), "control");
+        assert!(me(Duration::ZERO, &prefix).is_none(), "flow older than the process");
+        assert!(me(now, "/not/here").is_none(), "other cgroup");
     }
 }
