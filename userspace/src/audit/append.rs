@@ -61,11 +61,6 @@ impl AppendFile {
         Ok(())
     }
 
-    /// Refuses every later append: what the file holds is no longer known.
-    pub(super) fn give_up(&mut self) {
-        self.broken = true;
-    }
-
     /// Bytes of the file.
     pub(super) fn len(&self) -> u64 {
         self.len
