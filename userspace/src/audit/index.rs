@@ -180,8 +180,22 @@ impl<'a> Index<'a> {
             }
             self.append(entry)?;
         }
+        self.cut_checkpoints(name)?;
         let marker = self.layout.live(name);
         std::fs::remove_file(&marker).map_err(open_error(&marker))
+    }
+
+    /// A kill may have left half a checkpoint. What it would have signed is in the journal.
+    fn cut_checkpoints(&self, name: &str) -> Result<(), AuditError> {
+        let path = self.layout.checkpoints(name);
+        if let Ok(text) = std::fs::read(&path)
+            && !text.is_empty()
+            && !text.ends_with(b"\n")
+        {
+            let mut file = AppendFile::open(&path).map_err(open_error(&path))?;
+            file.truncate(whole_lines(&text) as u64)?;
+        }
+        Ok(())
     }
 
     /// Keeps the bytes of `text` past `size` in the folder of torn tails and cuts the file there.
@@ -202,7 +216,7 @@ impl<'a> Index<'a> {
     fn catch_up_checkpoints(&mut self) -> Result<(), AuditError> {
         let path = self.layout.checkpoints(INDEX);
         let text = std::fs::read(&path).map_err(open_error(&path))?;
-        let whole = text.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        let whole = whole_lines(&text);
         if whole < text.len() {
             self.checkpoints.truncate(whole as u64)?;
         }
@@ -262,6 +276,10 @@ impl<'a> Index<'a> {
     fn tampered(&self) -> AuditError {
         AuditError::Tampered { path: self.layout.index() }
     }
+}
+
+fn whole_lines(text: &[u8]) -> usize {
+    text.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1)
 }
 
 /// For `map_err`: which file it was.

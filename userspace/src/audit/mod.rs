@@ -19,9 +19,12 @@ mod journal;
 mod keyfile;
 mod layout;
 pub mod line;
+pub mod query;
 mod record;
+mod search;
 mod summary;
 mod timestamp;
+pub mod verify;
 mod writer;
 
 use std::io;
@@ -32,6 +35,7 @@ pub use chain::Seq;
 pub use guard::{Guard, Outcome};
 pub use layout::Layout;
 pub use record::{Bytes, Destination, Draft, Event, ProcessInfo, Record, RequestInfo, SCHEMA};
+pub use search::{Found, search};
 pub use summary::{Summary, SummaryRow};
 pub use timestamp::Timestamp;
 

@@ -1,5 +1,8 @@
 //! The command line. One file per subcommand; this file is the map.
 
+pub mod audit;
+pub mod output;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
