@@ -22,16 +22,17 @@ pub(super) struct AppendFile {
 impl AppendFile {
     /// Creates a file that must not exist yet.
     pub(super) fn create(path: &Path) -> io::Result<Self> {
-        Self::lock(options().create_new(true).open(path)?)
+        // Nobody else writes to a file that did not exist; a verifier may be trying its lock.
+        Self::lock(options().create_new(true).open(path)?, FlockArg::LockExclusive)
     }
 
     /// Opens or creates. `WouldBlock` when another process has it open.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        Self::lock(options().create(true).open(path)?)
+        Self::lock(options().create(true).open(path)?, FlockArg::LockExclusiveNonblock)
     }
 
-    fn lock(file: File) -> io::Result<Self> {
-        let file = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| e)?;
+    fn lock(file: File, how: FlockArg) -> io::Result<Self> {
+        let file = Flock::lock(file, how).map_err(|(_, e)| e)?;
         let len = file.metadata()?.len();
         Ok(Self { file: Arc::new(file), len, broken: false })
     }
@@ -59,11 +60,6 @@ impl AppendFile {
         }
         self.len = len;
         Ok(())
-    }
-
-    /// Refuses every later append: what the file holds is no longer known.
-    pub(super) fn give_up(&mut self) {
-        self.broken = true;
     }
 
     /// Bytes of the file.

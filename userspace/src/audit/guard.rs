@@ -101,7 +101,7 @@ impl Guard {
         request.id = self.seq;
         request.status = outcome.status;
         let draft = draft.bytes(outcome.up, outcome.down).duration(self.started.elapsed());
-        self.audit.write(draft).map(|(seq, _)| seq).inspect_err(|e| {
+        self.audit.record(draft).inspect_err(|e| {
             tracing::error!(request = self.seq.0, "the outcome could not be recorded: {e}");
         })
     }

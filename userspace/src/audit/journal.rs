@@ -13,9 +13,12 @@
 //! killed one left: bytes after the last whole line, which were never acknowledged, are moved
 //! aside, and the index says so.
 
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
+
+use nix::fcntl::Flock;
 
 use super::append::AppendFile;
 use super::chain::{self, Head, Seq};
@@ -100,7 +103,19 @@ impl Journal {
         self.head
     }
 
-    pub(super) fn sink(&mut self) -> &mut Sink {
-        &mut self.sink
+    /// The file, to be synced outside of the lock; `None` in memory.
+    pub(super) fn handle(&self) -> Option<Arc<Flock<File>>> {
+        match &self.sink {
+            Sink::File(file) => Some(file.handle()),
+            Sink::Memory { .. } => None,
+        }
+    }
+
+    /// The lines so far; empty for a file.
+    pub(super) fn memory(&self) -> &[u8] {
+        match &self.sink {
+            Sink::File(_) => &[],
+            Sink::Memory { lines, .. } => lines,
+        }
     }
 }

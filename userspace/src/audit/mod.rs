@@ -4,15 +4,28 @@
 //! [`Audit::begin`] commits the decision before the first byte goes upstream and returns a
 //! [`Guard`], whose end writes the outcome. If a record cannot be written there is an error, and
 //! the caller refuses with `Reason::AuditUnavailable`.
+//!
+//! Reading order: `record` (what is written), [`chain`] and [`checkpoint`] (why it can be
+//! believed), `journal` and `index` (where it stands), [`verify`] (who checks), `query` and
+//! `store` (who searches).
 
 mod append;
 pub mod chain;
+pub mod checkpoint;
+mod durable;
 mod guard;
+mod index;
 mod journal;
+mod keyfile;
+mod layout;
 pub mod line;
+pub mod query;
 mod record;
+mod search;
 mod summary;
 mod timestamp;
+pub mod verify;
+mod writer;
 
 use std::io;
 use std::path::PathBuf;
@@ -20,20 +33,36 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 pub use chain::Seq;
 pub use guard::{Guard, Outcome};
+pub use layout::Layout;
 pub use record::{Bytes, Destination, Draft, Event, ProcessInfo, Record, RequestInfo, SCHEMA};
+pub use search::{Found, search};
 pub use summary::{Summary, SummaryRow};
 pub use timestamp::Timestamp;
 
 use crate::identify::SessionId;
-use append::AppendFile;
+use durable::GroupCommit;
 use journal::{Journal, Sink};
-use summary::Counters;
+use writer::Writer;
 
 /// Why a record could not be written. For the request at hand: `Reason::AuditUnavailable`.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
-    #[error("{path}: {what}: {source}")]
-    Open { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("{}: {source}", path.display())]
+    Open { path: PathBuf, source: io::Error },
+    #[error("a session cannot be called `{0}`: use 1 to 100 of A-Z, a-z, 0-9, `-` and `_`")]
+    Name(String),
+    #[error(
+        "{}: the key that signs the audit index is missing; run `egret audit verify`, then move \
+         the log away to start a new one",
+        path.display()
+    )]
+    KeyLost { path: PathBuf },
+    #[error(
+        "{}: the audit index was changed or cut; run `egret audit verify`, then move the log away \
+         to start a new one",
+        path.display()
+    )]
+    Tampered { path: PathBuf },
     #[error("the record could not be written: {0}")]
     Write(#[from] io::Error),
     #[error("the audit log is closed")]
@@ -57,42 +86,55 @@ pub enum Durability {
 pub struct AuditOptions {
     /// The state folder; the log lives in `audit/` below it.
     pub dir: PathBuf,
+    /// The second place, for signed checkpoints; `checkpoints/` in the state folder if absent.
+    pub checkpoints: Option<PathBuf>,
     /// The writer's session: its id names the journal.
     pub session: SessionId,
     pub durability: Durability,
+    /// A checkpoint is signed after so many records, and at the end.
+    pub checkpoint_every: u64,
+    /// SHA-256 of the policy in force, for the checkpoints.
+    pub policy: Option<chain::Hash>,
+    /// The journal's first record.
+    pub opening: Draft,
 }
 
 impl AuditOptions {
     pub fn new(dir: impl Into<PathBuf>, session: SessionId) -> Self {
-        Self { dir: dir.into(), session, durability: Durability::default() }
+        Self {
+            dir: dir.into(),
+            checkpoints: None,
+            session,
+            durability: Durability::default(),
+            checkpoint_every: 256,
+            policy: None,
+            opening: Draft::note(Event::SessionStart),
+        }
     }
 }
 
-/// The audit log, open for writing. Cheap to clone.
+/// The audit log, open for writing. Cheap to clone; the last clone closes it.
 #[derive(Clone, Debug)]
 pub struct Audit(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    state: Mutex<State>,
-}
-
-#[derive(Debug)]
-struct State {
-    journal: Journal,
-    counters: Counters,
-    closed: bool,
+    writer: Mutex<Writer>,
+    /// Present where records must survive a power failure.
+    commit: Option<GroupCommit>,
 }
 
 impl Audit {
-    /// Creates the session's journal. Nothing may be allowed before this succeeded.
+    /// Creates the session's journal and writes its first record. Nothing may be allowed before
+    /// this succeeded.
     pub fn open(options: &AuditOptions) -> Result<Self, AuditError> {
-        let dir = options.dir.join("audit");
-        let at = |what, source| AuditError::Open { what, path: dir.clone(), source };
-        std::fs::create_dir_all(&dir).map_err(|e| at("cannot create the folder", e))?;
-        let path = dir.join(format!("{}.jsonl", options.session));
-        let file = AppendFile::create(&path).map_err(|e| at("cannot create the journal", e))?;
-        Ok(Self::with_sink(&options.session, Sink::File(file)))
+        let layout = Layout::new(&options.dir, options.checkpoints.as_deref());
+        let writer = Writer::open(options, &layout)?;
+        let commit = match options.durability {
+            Durability::Process => None,
+            Durability::Power => writer.journal.handle().map(GroupCommit::new),
+        };
+        Ok(Self(Arc::new(Inner { writer: Mutex::new(writer), commit })))
     }
 
     /// A log that keeps its records in memory: for tests.
@@ -102,67 +144,72 @@ impl Audit {
 
     /// The same, out of space after `records` records: for tests of what happens then.
     pub fn in_memory_failing_after(records: u64) -> Self {
-        Self::with_sink(
-            &SessionId("memory".into()),
-            Sink::Memory { lines: Vec::new(), left: records },
-        )
-    }
-
-    fn with_sink(session: &SessionId, sink: Sink) -> Self {
-        let journal = Journal::new(&session.0, Arc::clone(&session.0), sink);
-        let state = State { journal, counters: Counters::default(), closed: false };
-        Self(Arc::new(Inner { state: Mutex::new(state) }))
+        let sink = Sink::Memory { lines: Vec::new(), left: records };
+        let writer = Writer::in_memory(Journal::new("memory", "memory".into(), sink));
+        Self(Arc::new(Inner { writer: Mutex::new(writer), commit: None }))
     }
 
     /// Writes one record. On return it is committed: the death of egret does not lose it.
-    pub fn record(&self, draft: Draft) -> Result<Seq, AuditError> {
-        self.write(draft).map(|(seq, _)| seq)
+    pub fn record(&self, mut draft: Draft) -> Result<Seq, AuditError> {
+        self.write(&mut draft)
     }
 
     /// Writes the decision record of a request or connection that may now go on. The guard writes
     /// its outcome.
     pub fn begin(&self, mut draft: Draft) -> Result<Guard, AuditError> {
         draft.0.request.get_or_insert_default();
-        let (seq, written) = self.write(draft)?;
-        Ok(Guard::new(self.clone(), written, seq))
+        let seq = self.write(&mut draft)?;
+        Ok(Guard::new(self.clone(), draft, seq))
     }
 
     /// Waits until the record `seq` survives a power failure, if that was asked for.
     pub async fn durable(&self, seq: Seq) -> Result<(), AuditError> {
-        let _ = seq;
+        match &self.0.commit {
+            None => Ok(()),
+            Some(c) => c.wait(seq, || Ok(self.lock()?.journal.head().seq)).await,
+        }
+    }
+
+    /// Names the policy in force in later checkpoints.
+    pub fn set_policy(&self, policy: chain::Hash) -> Result<(), AuditError> {
+        self.lock()?.set_policy(policy);
         Ok(())
     }
 
-    /// Ends the log: later records are refused. Closing twice is harmless.
+    /// Ends the log with a `session_end` record: later records are refused. Closing twice is
+    /// harmless.
     pub fn close(&self) -> Result<(), AuditError> {
-        self.lock()?.closed = true;
-        Ok(())
+        let mut writer = self.lock()?;
+        let mut last = writer.farewell();
+        writer.close(&mut last)
+    }
+
+    /// Ends the log with a last record of the caller's.
+    pub fn close_with(&self, mut last: Draft) -> Result<(), AuditError> {
+        self.lock()?.close(&mut last)
     }
 
     /// What was allowed and refused so far.
     pub fn summary(&self) -> Summary {
-        self.lock().map(|s| s.counters.summary()).unwrap_or_default()
+        self.lock().map(|w| w.counters.summary()).unwrap_or_default()
     }
 
     /// The records so far of a log in memory; empty for one in files.
     pub fn records(&self) -> Vec<Record> {
-        let Ok(mut state) = self.lock() else { return Vec::new() };
-        let Sink::Memory { lines, .. } = state.journal.sink() else { return Vec::new() };
-        lines.split(|b| *b == b'\n').filter_map(|l| serde_json::from_slice(l).ok()).collect()
+        let Ok(writer) = self.lock() else { return Vec::new() };
+        let lines = writer.journal.memory().split(|b| *b == b'\n');
+        lines.filter_map(|l| serde_json::from_slice(l).ok()).collect()
     }
 
-    fn write(&self, mut draft: Draft) -> Result<(Seq, Draft), AuditError> {
-        let mut state = self.lock()?;
-        if state.closed {
-            return Err(AuditError::Closed);
+    fn write(&self, draft: &mut Draft) -> Result<Seq, AuditError> {
+        if let Some(commit) = &self.0.commit {
+            commit.check()?;
         }
-        let seq = state.journal.append(&mut draft.0)?;
-        state.counters.count(&draft.0);
-        Ok((seq, draft))
+        self.lock()?.append(draft)
     }
 
     /// A panic inside the lock leaves a journal of unknown state: nothing is written after that.
-    fn lock(&self) -> Result<MutexGuard<'_, State>, AuditError> {
-        self.0.state.lock().map_err(|_| AuditError::Broken)
+    fn lock(&self) -> Result<MutexGuard<'_, Writer>, AuditError> {
+        self.0.writer.lock().map_err(|_| AuditError::Broken)
     }
 }

@@ -35,6 +35,13 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// Of any records.
+    pub fn of<'a>(records: impl IntoIterator<Item = &'a Record>) -> Self {
+        let mut counters = Counters::default();
+        records.into_iter().for_each(|r| counters.count(r));
+        counters.summary()
+    }
+
     /// The sum of a list's counts.
     pub fn total(rows: &[SummaryRow]) -> u64 {
         rows.iter().map(|r| r.count).sum()
