@@ -1,59 +1,6 @@
 //! Pure: the facts that policy decides on. They arrive as values, already canonical.
 
-use std::fmt;
-use std::net::IpAddr;
-use std::sync::Arc;
-
-/// A canonical host name: lower case ASCII (IDNA applied), no trailing dot, labels of 1 to 63
-/// bytes of `[a-z0-9_-]`, at most 253 bytes, not an IP literal in any notation.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct HostName(Arc<str>);
-
-/// Why a text is not a host name.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not a host name: {why}")]
-pub struct HostNameError {
-    pub text: String,
-    pub why: &'static str,
-}
-
-impl HostName {
-    /// Canonicalises `text` or says why it cannot be a name.
-    pub fn parse(text: &str) -> Result<Self, HostNameError> {
-        // Placeholder of the skeleton; the policy stage replaces it with the full rules.
-        let lower = text.trim_end_matches('.').to_ascii_lowercase();
-        if lower.is_empty() {
-            return Err(HostNameError { text: text.into(), why: "it is empty" });
-        }
-        Ok(Self(lower.into()))
-    }
-
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for HostName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// A name, or an address where no name is known. A v4-mapped IPv6 address is IPv4.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Host {
-    Name(HostName),
-    Ip(IpAddr),
-}
-
-impl fmt::Display for Host {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Name(n) => n.fmt(f),
-            Self::Ip(ip) => ip.fmt(f),
-        }
-    }
-}
+pub use super::host::{Host, HostName, HostNameError};
 
 /// How a connection is spoken, from the rule's point of view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,12 +16,28 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    pub const ALL: [Self; 4] = [Self::Https, Self::Http, Self::Tls, Self::Tcp];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Https => "https",
             Self::Http => "http",
             Self::Tls => "tls",
             Self::Tcp => "tcp",
+        }
+    }
+
+    /// The protocol with this name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|p| p.as_str() == text)
+    }
+
+    /// The port of a rule or URL that names none; `tcp` has none.
+    pub const fn default_port(self) -> Option<u16> {
+        match self {
+            Self::Https | Self::Tls => Some(443),
+            Self::Http => Some(80),
+            Self::Tcp => None,
         }
     }
 }
@@ -98,6 +61,9 @@ pub struct RequestFacts<'a> {
 }
 
 /// Everything a decision may depend on.
+///
+/// `host` is an address only while no name is known; once SNI or Host names one, the facts of the
+/// next layer carry that name.
 #[derive(Clone, Debug)]
 pub struct Facts<'a> {
     pub layer: Layer,

@@ -1,19 +1,33 @@
 //! Pure: a policy as checked: complete, canonical, ready to decide with.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
+use serde::Serialize;
 
-use super::{HostName, Protocol};
+use super::{HostName, HostPattern, MethodSet, PathPattern, Protocol};
 use crate::secrets::SecretRef;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Action {
     Allow,
     Deny,
     Ask,
+}
+
+impl Action {
+    pub const ALL: [Self; 3] = [Self::Allow, Self::Deny, Self::Ask];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+            Self::Ask => "ask",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,11 +45,28 @@ pub enum UnmatchedNames {
 }
 
 /// `limits` of a rule; `None` means no limit. Byte counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Limits {
     pub requests_per_minute: Option<u32>,
     pub upload: Option<u64>,
     pub download: Option<u64>,
+}
+
+impl Limits {
+    /// The stricter of both, value by value.
+    pub fn stricter(self, other: Self) -> Self {
+        fn least<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
+            match (a, b) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            }
+        }
+        Self {
+            requests_per_minute: least(self.requests_per_minute, other.requests_per_minute),
+            upload: least(self.upload, other.upload),
+            download: least(self.download, other.download),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,8 +107,8 @@ pub enum CredentialKind {
 pub struct CredentialSpec {
     pub name: Arc<str>,
     pub secret: SecretRef,
-    /// The binding: the only hosts that can ever receive it.
-    pub hosts: Vec<String>, // the policy stage replaces this with its HostPattern
+    /// The binding: the only hosts that can ever receive it. Names only, never addresses.
+    pub hosts: Vec<HostPattern>,
     pub kind: CredentialKind,
     /// The variable in which the agent finds the placeholder.
     pub env: Option<String>,
@@ -89,36 +120,101 @@ pub struct CredentialSpec {
 impl CredentialSpec {
     /// Whether `host` may ever receive this credential.
     pub fn bound_to(&self, host: &HostName) -> bool {
-        self.hosts.iter().any(|h| h == host.as_str())
+        self.hosts.iter().any(|p| p.matches_name(host))
     }
 }
 
-/// `[[rule]]`, checked. The policy stage adds its matchers.
+/// `[[rule]]`, checked.
 #[derive(Clone, Debug)]
 pub struct Rule {
     pub name: Arc<str>,
     pub action: Action,
-    pub protocol: Protocol,
+    /// Never empty.
+    pub hosts: Vec<HostPattern>,
+    /// `None`: every port. Always present for allow rules.
+    pub ports: Option<Vec<u16>>,
+    /// `None`: every protocol. Always present for allow rules.
+    pub protocol: Option<Protocol>,
+    /// `None`: any method but CONNECT and TRACE.
+    pub methods: Option<MethodSet>,
+    /// `None`: any path, ambiguous ones included.
+    pub paths: Option<Vec<PathPattern>>,
     pub credentials: Vec<Arc<str>>,
     pub limits: Limits,
     pub reason: Option<String>,
+    /// Where it stands, as `file:line`; empty for rules made from flags.
+    pub origin: String,
+}
+
+/// Where `[upstream] resolve` sends a name; without a port the request's own port is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResolveTo {
+    pub ip: IpAddr,
+    pub port: Option<u16>,
+}
+
+impl ResolveTo {
+    /// The address to dial for a request to `port`.
+    pub fn socket(self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.ip, self.port.unwrap_or(port))
+    }
 }
 
 /// `[upstream]`, checked; `ca` holds PEM texts that were read when the policy was loaded.
 #[derive(Clone, Debug, Default)]
 pub struct UpstreamSettings {
     pub ca: Vec<Arc<str>>,
-    pub resolve: BTreeMap<HostName, SocketAddr>, // the policy stage may refine (port optional)
+    pub resolve: BTreeMap<HostName, ResolveTo>,
     pub private: Vec<IpNetwork>,
 }
 
-/// A whole policy file, checked.
+/// A whole policy file with everything it uses, checked.
 #[derive(Clone, Debug)]
 pub struct Policy {
     pub name: Arc<str>,
     pub mode: Mode,
     pub credentials: Vec<CredentialSpec>,
+    /// The file's own rules in file order, then those of what it uses, in that order.
     pub rules: Vec<Rule>,
     pub upstream: UpstreamSettings,
     pub unmatched: Option<UnmatchedNames>,
+    /// `[local] unix`: absolute paths of sockets that the agent may reach; a trailing `/**` means
+    /// everything in that folder.
+    pub unix: Vec<String>,
+}
+
+impl Policy {
+    /// A policy that refuses everything.
+    pub fn deny_all(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            mode: Mode::Enforce,
+            credentials: Vec::new(),
+            rules: Vec::new(),
+            upstream: UpstreamSettings::default(),
+            unmatched: None,
+            unix: Vec::new(),
+        }
+    }
+
+    /// The credential of this name.
+    pub fn credential(&self, name: &str) -> Option<&CredentialSpec> {
+        self.credentials.iter().find(|c| *c.name == *name)
+    }
+
+    /// Whether some allow or ask rule names this host; in audit mode always. For DNS: a name that
+    /// no rule could allow. Deny rules are not considered, so that their refusals stay readable.
+    pub fn could_allow_name(&self, name: &HostName) -> bool {
+        self.mode == Mode::Audit
+            || self
+                .rules
+                .iter()
+                .filter(|r| r.action != Action::Deny)
+                .any(|r| r.hosts.iter().any(|h| h.matches_name(name)))
+    }
+
+    /// Whether nothing at all can be allowed: no allow or ask rule, and not audit mode.
+    pub fn is_empty_deny_all(&self) -> bool {
+        self.mode == Mode::Enforce && self.rules.iter().all(|r| r.action == Action::Deny)
+    }
 }
