@@ -7,8 +7,11 @@ use std::io::{self, BufRead, ErrorKind, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ::http::header::{self, HeaderMap, HeaderValue};
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf as _, Bytes, BytesMut};
 use flate2::bufread::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+
+/// How much is decoded at a time, in bytes.
+const DECODED: usize = 16 * 1024;
 
 /// The codings that can be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,16 +86,17 @@ pub(super) fn limit_accept_encoding(headers: &mut HeaderMap) {
 /// Opens one coded body.
 pub(super) struct Decoder {
     feed: Feed,
-    reader: Option<Box<dyn Read + Send>>,
+    reader: Option<Box<dyn Read + Send + Sync>>,
     coding: Coding,
+    buffer: BytesMut,
 }
 
 impl Decoder {
     pub(super) fn new(coding: Coding) -> Self {
-        Self { feed: Feed::default(), reader: None, coding }
+        Self { feed: Feed::default(), reader: None, coding, buffer: BytesMut::new() }
     }
 
-    /// Adds coded bytes; only when [`Self::read`] has asked for more.
+    /// Adds coded bytes; only after [`Self::next`] has answered `None`.
     pub(super) fn feed(&self, data: Bytes) {
         self.feed.with(|f| f.data = data);
     }
@@ -102,19 +106,28 @@ impl Decoder {
         self.feed.with(|f| f.ended = true);
     }
 
-    /// Decoded bytes; `None` if more coded bytes are needed first, `Some(0)` at the end.
-    pub(super) fn read(&mut self, buf: &mut [u8]) -> io::Result<Option<usize>> {
-        let Some(reader) = self.reader()? else { return Ok(None) };
-        match reader.read(buf) {
-            Ok(n) => Ok(Some(n)),
-            Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(None),
-            Err(e) => Err(e),
-        }
+    /// The next decoded bytes, at most 16 KiB; `None` if more coded bytes are needed first, or
+    /// at the end. Fails if the body is damaged or ends too early.
+    pub(super) fn next(&mut self) -> io::Result<Option<Bytes>> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(DECODED, 0);
+        let read = match self.reader()? {
+            Some(reader) => reader.read(&mut buffer),
+            None => Ok(0),
+        };
+        let n = match read {
+            Ok(n) => n,
+            Err(e) if e.kind() == ErrorKind::WouldBlock => 0,
+            Err(e) => return Err(e),
+        };
+        let decoded = buffer.split_to(n).freeze();
+        self.buffer = buffer;
+        Ok((n > 0).then_some(decoded))
     }
 
     /// Made when the first byte is there, because `deflate` is two formats in practice. `None`
     /// before that.
-    fn reader(&mut self) -> io::Result<Option<&mut Box<dyn Read + Send>>> {
+    fn reader(&mut self) -> io::Result<Option<&mut Box<dyn Read + Send + Sync>>> {
         if self.reader.is_none() {
             let first = match self.feed.fill_buf() {
                 Ok(bytes) => bytes.first().copied(),

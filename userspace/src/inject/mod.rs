@@ -31,4 +31,4 @@ pub use scrub_body::{ScrubBody, ScrubReport};
 pub use swap_body::RequestBody;
 
 #[cfg(test)]
-mod testing;
+mod tests;

@@ -1,6 +1,6 @@
 //! One request's head: refuse canaries, strip what the agent attached, attach the credential.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ::http::header::{self, HeaderName};
 use ::http::request::Parts;
@@ -22,6 +22,8 @@ use crate::policy::{Host, Places};
 pub struct Injection {
     names: Vec<Arc<str>>,
     body: Option<Arc<Swaps>>,
+    /// Why the body was cut off, once it was.
+    refusal: Arc<OnceLock<InjectError>>,
     /// Headers that the body's trailers must not bring back.
     stripped: Vec<HeaderName>,
     scrubber: Option<Arc<Scrubber>>,
@@ -37,7 +39,13 @@ impl Injection {
     /// The request's body with placeholders swapped, watched for canaries. A canary ends it with
     /// an [`InjectError::Canary`] before any byte of the placeholder has passed.
     pub fn request_body<B>(&self, body: B) -> RequestBody<B> {
-        RequestBody::new(body, self.body.clone(), self.stripped.clone())
+        let refusal = Arc::clone(&self.refusal);
+        RequestBody::new(body, self.body.clone(), refusal, self.stripped.clone())
+    }
+
+    /// Why the request's body was cut off, if this stage did it.
+    pub fn body_refusal(&self) -> Option<&InjectError> {
+        self.refusal.get()
     }
 
     /// What cleans the answer. `None`: no secret of this agent is bound to this host.
@@ -92,6 +100,8 @@ pub fn prepare(
     }
     if let Some(scrubber) = &injection.scrubber {
         coding::limit_accept_encoding(&mut parts.headers);
+        // Compressed WebSocket messages could not be searched; the header is only an offer.
+        parts.headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);
         range::limit(&mut parts.headers, scrubber.longest());
     }
     injection.body = swaps.watches().then(|| Arc::new(swaps));

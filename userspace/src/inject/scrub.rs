@@ -42,7 +42,8 @@ impl Scrubber {
         self.forms.longest()
     }
 
-    /// Cleans the values of headers or trailers; returns how many forms it masked.
+    /// Cleans the values of headers or trailers; returns how many copies of secrets
+    /// it masked.
     pub fn headers(&self, headers: &mut HeaderMap) -> u64 {
         let mut hits = 0;
         for value in headers.values_mut() {
@@ -60,12 +61,13 @@ impl Scrubber {
 
     /// Cleans bytes that are complete. `None`: there was nothing to mask.
     fn whole(&self, bytes: &[u8]) -> (u64, Option<Vec<u8>>) {
-        let mut hits = 0;
+        let (mut hits, mut covered) = (0, 0);
         let mut clean: Option<Vec<u8>> = None;
         for found in self.forms.matches(bytes) {
             let clean = clean.get_or_insert_with(|| bytes.to_vec());
             clean[found.start..found.end].fill(self.mask);
-            hits += 1;
+            hits += u64::from(found.start >= covered);
+            covered = covered.max(found.end);
         }
         (hits, clean)
     }
@@ -109,7 +111,7 @@ impl ScrubStream {
         Self { part: true, ..Self::new(scrubber) }
     }
 
-    /// How many forms have been masked so far.
+    /// How many copies of secrets have been masked so far.
     pub fn hits(&self) -> u64 {
         self.hits
     }
@@ -164,7 +166,8 @@ impl ScrubStream {
     fn emit(&mut self, hay: &Bytes, undecided: usize) -> Bytes {
         let end = hay.len() - undecided;
         let mut masked: Option<Vec<u8>> = None;
-        let mut carry = self.masked.saturating_sub(end);
+        // Everything before this is masked already.
+        let mut covered = self.masked;
         let mut mask = |from: usize, to: usize| {
             let out = masked.get_or_insert_with(|| hay[..end].to_vec());
             out[from..to.min(end)].fill(self.scrubber.mask);
@@ -176,7 +179,7 @@ impl ScrubStream {
             let tail = self.scrubber.forms.tail_of_pattern(hay, EDGE);
             if tail > 0 {
                 mask(0, tail);
-                carry = carry.max(tail.saturating_sub(end));
+                covered = covered.max(tail);
                 self.hits += 1;
             }
         }
@@ -186,11 +189,11 @@ impl ScrubStream {
                 break;
             }
             mask(found.start, found.end);
-            carry = carry.max(found.end.saturating_sub(end));
-            self.hits += 1;
+            self.hits += u64::from(found.start >= covered);
+            covered = covered.max(found.end);
         }
         self.started |= !hay.is_empty();
-        self.masked = carry;
+        self.masked = covered.saturating_sub(end);
         self.held.extend_from_slice(&hay[end..]);
         match masked {
             Some(out) => out.into(),

@@ -16,9 +16,6 @@ use super::coding::{Coded, Decoder};
 use super::error::BoxError;
 use super::scrub::{ScrubStream, Scrubber};
 
-/// How much is decoded at a time, in bytes.
-const DECODED: usize = 16 * 1024;
-
 /// What scrubbing found; the counts grow while the body streams.
 #[derive(Clone, Debug, Default)]
 pub struct ScrubReport(Arc<Counts>);
@@ -138,72 +135,20 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         loop {
-            let this = self.as_mut().project();
-            // What the decoder still has comes before anything new.
-            match decode(this.decoder.as_mut()) {
-                Ok(Some(data)) => {
-                    let out = this.stream.push(data);
-                    this.report
-                        .0
-                        .hits
-                        .store(*this.head_hits + this.stream.hits(), Ordering::Relaxed);
-                    if !out.is_empty() {
-                        return Poll::Ready(Some(Ok(Frame::data(out))));
-                    }
-                    continue;
-                }
-                Ok(None) => {}
+            let out = match ready!(self.as_mut().poll_clean(cx)) {
+                Ok(Some(out)) => out,
+                Ok(None) => return Poll::Ready(self.project().trailers.take().map(Ok)),
                 Err(e) => {
-                    *this.state = State::Done;
-                    *this.decoder = None;
-                    return Poll::Ready(Some(Err(e.into())));
+                    let this = self.project();
+                    (*this.state, *this.decoder, *this.trailers) = (State::Done, None, None);
+                    return Poll::Ready(Some(Err(e)));
                 }
-            }
-            match *this.state {
-                State::Reading => {}
-                State::Flushing => {
-                    *this.state = State::Done;
-                    let out = this.stream.finish();
-                    this.report
-                        .0
-                        .hits
-                        .store(*this.head_hits + this.stream.hits(), Ordering::Relaxed);
-                    if !out.is_empty() {
-                        return Poll::Ready(Some(Ok(Frame::data(out))));
-                    }
-                    continue;
-                }
-                State::Done => return Poll::Ready(this.trailers.take().map(Ok)),
-            }
-            match ready!(this.inner.poll_frame(cx)) {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => match this.decoder {
-                        Some(decoder) => decoder.feed(data),
-                        None => {
-                            let out = this.stream.push(data);
-                            this.report
-                                .0
-                                .hits
-                                .store(*this.head_hits + this.stream.hits(), Ordering::Relaxed);
-                            if !out.is_empty() {
-                                return Poll::Ready(Some(Ok(Frame::data(out))));
-                            }
-                        }
-                    },
-                    Err(frame) => {
-                        if let Ok(mut trailers) = frame.into_trailers() {
-                            *this.head_hits += this.scrubber.headers(&mut trailers);
-                            *this.trailers = Some(Frame::trailers(trailers));
-                        }
-                        end(this.state, this.decoder.as_ref());
-                    }
-                },
-                Some(Err(e)) => {
-                    *this.state = State::Done;
-                    *this.decoder = None;
-                    return Poll::Ready(Some(Err(e.into())));
-                }
-                None => end(this.state, this.decoder.as_ref()),
+            };
+            let this = self.as_mut().project();
+            let hits = *this.head_hits + this.stream.hits();
+            this.report.0.hits.store(hits, Ordering::Relaxed);
+            if !out.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(out))));
             }
         }
     }
@@ -225,20 +170,62 @@ where
     }
 }
 
+impl<B> ScrubBody<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    /// One step: clean bytes (perhaps none yet), or `None` at the end of the data.
+    fn poll_clean(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, BoxError>> {
+        let this = self.project();
+        // What the decoder still has comes before anything new.
+        if let Some(decoder) = this.decoder
+            && let Some(data) = decoder.next()?
+        {
+            return Poll::Ready(Ok(Some(this.stream.push(data))));
+        }
+        match *this.state {
+            State::Reading => {}
+            State::Flushing => {
+                *this.state = State::Done;
+                return Poll::Ready(Ok(Some(this.stream.finish())));
+            }
+            State::Done => return Poll::Ready(Ok(None)),
+        }
+        let frame = match ready!(this.inner.poll_frame(cx)) {
+            Some(frame) => frame.map_err(Into::into)?,
+            None => {
+                end(this.state, this.decoder.as_ref());
+                return Poll::Ready(Ok(Some(Bytes::new())));
+            }
+        };
+        let out = match (frame.into_data(), this.decoder) {
+            (Ok(data), Some(decoder)) => {
+                decoder.feed(data);
+                Bytes::new()
+            }
+            (Ok(data), None) => this.stream.push(data),
+            (Err(frame), decoder) => {
+                if let Ok(mut trailers) = frame.into_trailers() {
+                    *this.head_hits += this.scrubber.headers(&mut trailers);
+                    *this.trailers = Some(Frame::trailers(trailers));
+                }
+                end(this.state, decoder.as_ref());
+                Bytes::new()
+            }
+        };
+        Poll::Ready(Ok(Some(out)))
+    }
+}
+
 fn end(state: &mut State, decoder: Option<&Decoder>) {
     *state = State::Flushing;
     if let Some(decoder) = decoder {
         decoder.end();
     }
-}
-
-/// The next decoded bytes; `None` if the decoder wants more, has ended or does not exist.
-fn decode(decoder: Option<&mut Decoder>) -> std::io::Result<Option<Bytes>> {
-    let Some(decoder) = decoder else { return Ok(None) };
-    let mut buf = vec![0; DECODED];
-    let n = decoder.read(&mut buf)?.unwrap_or(0);
-    buf.truncate(n);
-    Ok((n > 0).then(|| buf.into()))
 }
 
 /// A size hint with `held` bytes more.

@@ -1,7 +1,7 @@
 //! A request's body on its way out: placeholders swapped, canaries refused.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use ::http::header::HeaderName;
@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::error::BoxError;
+use super::error::{BoxError, InjectError};
 use super::swap::{Place, Step, Swaps};
 
 pin_project! {
@@ -19,6 +19,7 @@ pin_project! {
         #[pin]
         inner: B,
         swaps: Option<Arc<Swaps>>,
+        refusal: Arc<OnceLock<InjectError>>,
         stripped: Vec<HeaderName>,
         held: Vec<u8>,
         // Trailers that wait until the held bytes are out.
@@ -28,8 +29,13 @@ pin_project! {
 }
 
 impl<B> RequestBody<B> {
-    pub(super) fn new(inner: B, swaps: Option<Arc<Swaps>>, stripped: Vec<HeaderName>) -> Self {
-        Self { inner, swaps, stripped, held: Vec::new(), trailers: None, done: false }
+    pub(super) fn new(
+        inner: B,
+        swaps: Option<Arc<Swaps>>,
+        refusal: Arc<OnceLock<InjectError>>,
+        stripped: Vec<HeaderName>,
+    ) -> Self {
+        Self { inner, swaps, refusal, stripped, held: Vec::new(), trailers: None, done: false }
     }
 }
 
@@ -42,37 +48,25 @@ where
     type Error = BoxError;
 
     fn poll_frame(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let mut this = self.project();
         loop {
-            if *this.done {
-                return Poll::Ready(this.trailers.take().map(Ok));
-            }
-            match ready!(this.inner.as_mut().poll_frame(cx)) {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => match step(this.swaps.as_deref(), this.held, data, false) {
-                        Ok(out) if out.is_empty() => {}
-                        Ok(out) => return Poll::Ready(Some(Ok(Frame::data(out)))),
-                        Err(e) => return fail(this.done, this.held, e),
-                    },
-                    Err(frame) => {
-                        *this.done = true;
-                        match clean_trailers(frame, this.swaps.as_deref(), this.stripped) {
-                            Ok(frame) => *this.trailers = frame,
-                            Err(e) => return fail(this.done, this.held, e),
-                        }
+            let out = match ready!(self.as_mut().poll_swapped(cx)) {
+                Ok(Some(out)) => out,
+                Ok(None) => return Poll::Ready(self.project().trailers.take().map(Ok)),
+                Err(e) => {
+                    let this = self.project();
+                    *this.done = true;
+                    this.held.clear();
+                    if let Some(refusal) = e.downcast_ref::<InjectError>() {
+                        let _ = this.refusal.set(refusal.clone());
                     }
-                },
-                Some(Err(e)) => return fail(this.done, this.held, e.into()),
-                None => *this.done = true,
-            }
-            if *this.done && !this.held.is_empty() {
-                match step(this.swaps.as_deref(), this.held, Bytes::new(), true) {
-                    Ok(out) => return Poll::Ready(Some(Ok(Frame::data(out)))),
-                    Err(e) => return fail(this.done, this.held, e),
+                    return Poll::Ready(Some(Err(e)));
                 }
+            };
+            if !out.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(out))));
             }
         }
     }
@@ -89,10 +83,34 @@ where
     }
 }
 
-fn fail<T>(done: &mut bool, held: &mut Vec<u8>, e: BoxError) -> Poll<Option<Result<T, BoxError>>> {
-    *done = true;
-    held.clear();
-    Poll::Ready(Some(Err(e)))
+impl<B> RequestBody<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    /// One step: bytes that may go on (perhaps none yet), or `None` at the end of the data.
+    fn poll_swapped(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, BoxError>> {
+        let this = self.project();
+        let swaps = this.swaps.as_deref();
+        if *this.done {
+            return Poll::Ready(Ok(None));
+        }
+        let frame = match ready!(this.inner.poll_frame(cx)) {
+            Some(frame) => Some(frame.map_err(Into::into)?.into_data()),
+            None => None,
+        };
+        if let Some(Ok(data)) = frame {
+            return Poll::Ready(step(swaps, this.held, data, false).map(Some));
+        }
+        if let Some(Err(trailers)) = frame {
+            *this.trailers = clean_trailers(trailers, swaps, this.stripped)?;
+        }
+        *this.done = true;
+        Poll::Ready(step(swaps, this.held, Bytes::new(), true).map(Some))
+    }
 }
 
 /// What of `held` and `data` may go on; the rest stays in `held`.
