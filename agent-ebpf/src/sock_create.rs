@@ -1,0 +1,34 @@
+//! `socket()`: only what the other hooks can govern comes into being.
+
+use agent_ebpf::address::{Address, Port};
+use agent_ebpf::decide::{self, Dial};
+use aya_ebpf::programs::SockContext;
+
+use crate::error::Error;
+use crate::events::Subject;
+
+#[inline(always)]
+pub(crate) fn check(ctx: &SockContext) -> (Subject, Result<(), Error>) {
+    let sock = ctx.sock;
+    // SAFETY: the kernel's context is valid while the program runs; volatile keeps the accesses
+    // apart, each at the width that the verifier expects.
+    let (family, kind, protocol) = unsafe {
+        (
+            (&raw const (*sock).family).read_volatile(),
+            (&raw const (*sock).type_).read_volatile(),
+            (&raw const (*sock).protocol).read_volatile(),
+        )
+    };
+    let subject = Subject {
+        dial: Dial {
+            // The low byte is enough to name what was refused; the verdict sees all of it.
+            protocol: protocol as u8,
+            dst: Address([0; 4]),
+            port: Port::from_network(0),
+        },
+        family: family as u16,
+        socket_type: kind as u16,
+        packet: None,
+    };
+    (subject, decide::socket(family, kind, protocol).map_err(Error::from))
+}
