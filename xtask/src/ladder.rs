@@ -177,9 +177,8 @@ impl Climb<'_> {
         let egret = build::egret(self.workspace, false)?;
         let e2e = build::e2e(self.workspace)?;
         let workspace = self.workspace;
-        let lab = self
-            .lab
-            .get_or_insert_with(|| vm::Lab::open(workspace).map_err(|e| format!("{e:#}")));
+        let lab =
+            self.lab.get_or_insert_with(|| vm::Lab::open(workspace).map_err(|e| format!("{e:#}")));
         let lab = match lab {
             Ok(lab) => lab,
             Err(why) => return Ok(Row::not_run(&rung, why)),

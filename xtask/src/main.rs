@@ -52,6 +52,9 @@ enum Command {
         /// 6.1, 6.12 or all
         #[arg(long, default_value = "all")]
         kernel: String,
+        /// Take the binaries in target/ as they are
+        #[arg(long)]
+        no_build: bool,
         /// Handed to the test binary, for example a filter
         #[arg(last = true)]
         args: Vec<String>,
@@ -87,7 +90,9 @@ fn main() -> ExitCode {
         Command::Vm { action: Some(VmAction::Shell { kernel }), .. } => {
             vm::shell(&workspace, &kernel)
         }
-        Command::Vm { action: None, kernel, args } => vm::e2e(&workspace, &kernel, &args),
+        Command::Vm { action: None, kernel, no_build, args } => {
+            vm::e2e(&workspace, &kernel, no_build, &args)
+        }
         Command::Demo { vm } => demo::run(&workspace, vm),
     };
     match result {

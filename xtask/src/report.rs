@@ -183,7 +183,12 @@ mod tests {
     fn the_last_line_is_plain_and_a_rung_not_run_is_loud() {
         let mut table = Table::default();
         let log = Path::new("/x/log");
-        table.add(Row::new("unit", Counts { passed: 7, failed: 0, skipped: 2 }, Duration::ZERO, log));
+        table.add(Row::new(
+            "unit",
+            Counts { passed: 7, failed: 0, skipped: 2 },
+            Duration::ZERO,
+            log,
+        ));
         table.add(Row::not_run("vm 6.1", "no kernel"));
         let text = table.text();
         assert!(text.contains("NOT RUN") && text.contains("no kernel"), "{text}");

@@ -42,8 +42,7 @@ pub(crate) fn logged(command: &mut Command, log: &Path, mut see: impl FnMut(&str
     writeln!(file, "$ {}", line(command))?;
     let (reader, writer) = std::io::pipe().context("pipe")?;
     command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
-    let mut child =
-        command.spawn().with_context(|| format!("cannot start `{}`", line(command)))?;
+    let mut child = command.spawn().with_context(|| format!("cannot start `{}`", line(command)))?;
     // The command holds the writing ends; keeping ours open would hide the end of the output.
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut reader = BufReader::new(reader);

@@ -44,9 +44,12 @@ fn collect(root: &Path, folder: &Path, files: &mut Vec<File>) -> Result<()> {
         if kind.is_dir() && !SKIPPED.contains(&name.as_str()) {
             collect(root, &path, files)?;
         } else if kind.is_file()
-            && path.extension().is_some_and(|e| ["rs", "toml", "md", "yml"].contains(&&*e.to_string_lossy()))
+            && path
+                .extension()
+                .is_some_and(|e| ["rs", "toml", "md", "yml"].contains(&&*e.to_string_lossy()))
         {
-            let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+            let text =
+                std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
             let path = path.strip_prefix(root).unwrap_or(&path).display().to_string();
             files.push(File { path, text });
         }

@@ -131,7 +131,9 @@ fn unsafe_code(file: &File) -> Vec<Complaint> {
         return Vec::new();
     }
     let is_unsafe = |line: &str| {
-        outside_strings(line).split(|c: char| !c.is_alphanumeric() && c != '_').any(|w| w == "unsafe")
+        outside_strings(line)
+            .split(|c: char| !c.is_alphanumeric() && c != '_')
+            .any(|w| w == "unsafe")
     };
     code(file)
         .filter(|(_, line)| is_unsafe(line))
@@ -259,7 +261,12 @@ mod tests {
             ("println", "userspace/src/cli/run.rs", "println!(\"x\");\n", &[]),
             ("dependency-reason", "a/Cargo.toml", "[dependencies]\nx = \"1\" # why\n", &[]),
             ("dependency-reason", "a/Cargo.toml", "[dependencies]\nx = \"1\"\n", &[2]),
-            ("dependency-reason", "a/Cargo.toml", "[target.'cfg(x)'.dependencies]\nx = \"1\"\n", &[2]),
+            (
+                "dependency-reason",
+                "a/Cargo.toml",
+                "[target.'cfg(x)'.dependencies]\nx = \"1\"\n",
+                &[2],
+            ),
             ("dependency-reason", "a/Cargo.toml", "[package]\nname = \"x\"\n", &[]),
             ("words", "README.md", "A seamless thing.\n", &[1]),
             ("words", "README.md", "A thing.\n", &[]),

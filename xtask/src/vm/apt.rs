@@ -81,7 +81,10 @@ impl Apt {
         let text = sh::output(self.command("apt-cache").args(["depends", package]))?;
         Ok(text
             .lines()
-            .filter_map(|l| l.trim().strip_prefix("Depends: "))
+            .filter_map(|l| {
+                let l = l.trim();
+                l.strip_prefix("Depends: ").or_else(|| l.strip_prefix("PreDepends: "))
+            })
             .map(str::to_owned)
             .collect())
     }

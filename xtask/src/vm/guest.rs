@@ -82,7 +82,7 @@ pub(super) fn provision(folder: &Path, apt: &mut Apt, kernels: &[Kernel]) -> Res
         add_modules(&root, kernel)?;
     }
     guest_config::write(&root)?;
-    let owners = image::ext4(&root, &path, image::Room::Spare(256 << 20))?;
+    let owners = image::ext4(&root, &path, 256 << 20)?;
     let line = if owners == image::Owners::Ours { "owners: ours\n" } else { "owners: root\n" };
     std::fs::write(&stamp_file, stamp + line)?;
     Ok(Image { path, owners_are_ours: owners == image::Owners::Ours })

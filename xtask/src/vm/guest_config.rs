@@ -145,11 +145,12 @@ pub(super) fn write(root: &Path) -> Result<()> {
 
 /// What update-ca-certificates would have made.
 fn ca_bundle(root: &Path) -> Result<()> {
-    let mut certificates: Vec<_> = std::fs::read_dir(root.join("usr/share/ca-certificates/mozilla"))
-        .context("the package ca-certificates has moved its files")?
-        .filter_map(|e| Some(e.ok()?.path()))
-        .filter(|p| p.extension().is_some_and(|e| e == "crt"))
-        .collect();
+    let mut certificates: Vec<_> =
+        std::fs::read_dir(root.join("usr/share/ca-certificates/mozilla"))
+            .context("the package ca-certificates has moved its files")?
+            .filter_map(|e| Some(e.ok()?.path()))
+            .filter(|p| p.extension().is_some_and(|e| e == "crt"))
+            .collect();
     certificates.sort();
     let mut bundle = Vec::new();
     for certificate in certificates {

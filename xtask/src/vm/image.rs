@@ -7,11 +7,6 @@ use anyhow::{Context, Result};
 
 use crate::{host, sh};
 
-/// How much room an image has beyond its content.
-pub(super) enum Room {
-    Spare(u64),
-}
-
 /// Whom the files of an image belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Owners {
@@ -20,9 +15,8 @@ pub(super) enum Owners {
     Ours,
 }
 
-/// Pack `folder` into a new ext4 image at `path`.
-pub(super) fn ext4(folder: &Path, path: &Path, room: Room) -> Result<Owners> {
-    let Room::Spare(spare) = room;
+/// Pack `folder` into a new ext4 image at `path`, with `spare` bytes beyond its content.
+pub(super) fn ext4(folder: &Path, path: &Path, spare: u64) -> Result<Owners> {
     let used = sh::output(Command::new("du").args(["-s", "-B1", "--apparent-size"]).arg(folder))?;
     let bytes: u64 = used.split_whitespace().next().unwrap_or("").parse().context("du")?;
     // A fifth more for inodes, block ends and the file system's own tables.
@@ -80,7 +74,7 @@ pub(super) fn run_disk(
     );
     std::fs::write(content.join("run.sh"), script)?;
     let disk = folder.join("run.ext4");
-    ext4(&content, &disk, Room::Spare(1 << 20))?;
+    ext4(&content, &disk, 1 << 20)?;
     Ok(disk)
 }
 

@@ -33,7 +33,9 @@ pub(super) fn provision(folder: &Path, apt: &mut Apt) -> Result<Vec<Kernel>> {
             .flatten()
             .find(|package| is_of_series(package, series));
         let Some(package) = offered else {
-            eprintln!("vm: NOT AVAILABLE: this Debian's package lists have no {series} cloud kernel");
+            eprintln!(
+                "vm: NOT AVAILABLE: this Debian's package lists have no {series} cloud kernel"
+            );
             continue;
         };
         kernels.push(unpacked(folder, apt, series, package)?);

@@ -111,14 +111,17 @@ impl Lab {
 }
 
 /// `cargo xtask vm`: the end-to-end tests on the wanted kernels. True if all passed.
-pub(crate) fn e2e(workspace: &Path, wanted: &str, args: &[String]) -> Result<bool> {
+pub(crate) fn e2e(workspace: &Path, wanted: &str, no_build: bool, args: &[String]) -> Result<bool> {
     let series = match wanted {
         "all" => KERNELS.to_vec(),
         one if KERNELS.contains(&one) => vec![one],
         other => bail!("unknown kernel {other}: one of {} or all", KERNELS.join(", ")),
     };
-    let egret = build::egret(workspace, false)?;
-    let e2e = build::e2e(workspace)?;
+    let (egret, e2e) = if no_build {
+        (workspace.join("target/release/egret"), workspace.join("target/debug/egret-e2e"))
+    } else {
+        (build::egret(workspace, false)?, build::e2e(workspace)?)
+    };
     let lab = Lab::open(workspace)?;
     let mut table = report::Table::default();
     for series in series {
