@@ -1,1 +1,17 @@
 //! Beside the flow: names inside the agent's world. egret answers all DNS of an agent itself.
+//!
+//! No query of an agent ever leaves the host, so a name cannot carry data out and a resolver
+//! cannot lie to the agent. [`pool`] gives every name a stable synthetic address, so that a later
+//! connection carries its name exactly; [`answer`] turns one query into one answer; [`record`]
+//! keeps the audit log readable under a flood; [`serve`] moves the bytes over UDP and TCP.
+
+pub mod answer; // pure: one query, one answer
+pub mod message; // pure: the wire format's admission and the shapes of answers
+pub mod pool; // pure: names and their synthetic addresses
+pub mod record; // which outcomes are recorded, and how often
+pub mod serve; // UDP and TCP on tokio
+
+pub use answer::{Answer, Answered, DnsOutcome, Transport, answer};
+pub use pool::{Exhausted, Names, Pair, Standing, is_synthetic};
+pub use record::{DnsRecord, Recorder, Sink};
+pub use serve::{AllowsName, Handler, Server, serve};

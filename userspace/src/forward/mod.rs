@@ -1,6 +1,9 @@
 //! Stage 7: send it on. Dial by name with a Permit, verify, pool, stream.
 
-pub mod dial;
-pub mod http;
-pub mod pool;
-pub mod tcp;
+pub mod address; // pure: which addresses an upstream may have
+pub mod resolve; // upstream names, resolved by egret itself
+
+pub mod dial; // the only place that opens connections
+pub mod http; // one request over a pooled connection
+pub mod pool; // verified connections, kept per agent
+pub mod tcp; // opaque bytes

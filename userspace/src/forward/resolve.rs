@@ -1,0 +1,1 @@
+//! Upstream names, resolved by egret itself.
