@@ -1,22 +1,34 @@
 //! Stage 6: add what the agent must not hold. Strip what the agent attached, attach the
 //! credential, swap placeholders; on the way back, scrub.
+//!
+//! [`CredentialSet::activate`] obtains every secret of a policy when an agent starts.
+//! [`prepare`] works on the head of one request and returns an [`Injection`], which wraps the
+//! request's body and hands out the [`Scrubber`] for the answer.
+//!
+//! A placeholder is worthless outside egret, so one that is sent to its own bound host by a rule
+//! that does not grant the credential goes out as it is. One that is on its way to any other host
+//! is a canary: the request is refused.
 
-use std::sync::Arc;
+mod coding;
+mod credential;
+mod error;
+mod forms;
+mod patterns;
+pub mod placeholder;
+mod prepare;
+mod query;
+mod range;
+mod scrub;
+mod scrub_body;
+mod swap;
+mod swap_body;
 
-use crate::policy::CredentialSpec;
-use crate::secrets::Secret;
+pub use credential::{Credential, CredentialSet};
+pub use error::{BoxError, InjectError};
+pub use prepare::{Injection, prepare};
+pub use scrub::{ScrubStream, Scrubber};
+pub use scrub_body::{ScrubBody, ScrubReport};
+pub use swap_body::RequestBody;
 
-/// A credential ready for use: its specification, its secret, and what the agent sees instead.
-#[derive(Clone, Debug)]
-pub struct Credential {
-    pub spec: Arc<CredentialSpec>,
-    pub secret: Secret,
-    /// Random, in the spec's shape; contains no part of the secret.
-    pub placeholder: Arc<str>,
-}
-
-/// The activated credentials of one policy.
-#[derive(Clone, Debug, Default)]
-pub struct CredentialSet {
-    pub all: Vec<Arc<Credential>>,
-}
+#[cfg(test)]
+mod tests;
