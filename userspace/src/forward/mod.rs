@@ -2,7 +2,8 @@
 
 pub mod address; // pure: which addresses an upstream may have
 pub mod resolve; // upstream names, resolved by egret itself
-pub mod dial;
-pub mod http;
-pub mod pool;
-pub mod tcp;
+
+pub mod dial; // the only place that opens connections
+pub mod http; // one request over a pooled connection
+pub mod pool; // verified connections, kept per agent
+pub mod tcp; // opaque bytes

@@ -254,6 +254,10 @@ fn plain_port(digits: &str) -> Option<u16> {
 mod tests {
     use super::*;
 
+    type Headers<'a> = &'a [(&'a str, &'a str)];
+    /// Request line, headers, and the expectation.
+    type Case<'a, T> = (&'a str, Headers<'a>, T);
+
     /// A head from `METHOD TARGET`, a version and header pairs.
     fn head(line: &str, version: Version, headers: &[(&str, &str)]) -> Parts {
         let (method, target) = line.split_once(' ').unwrap();
@@ -267,7 +271,7 @@ mod tests {
     #[test]
     fn what_is_admitted_and_what_is_not() {
         let h = ("host", "api.example.com");
-        let cases: &[(&str, &[(&str, &str)], Option<Reason>)] = &[
+        let cases: &[Case<'_, Option<Reason>>] = &[
             ("GET /", &[h], None),
             ("GET /a/../%2e%2e;x//b?q=../x", &[h], None), // byte for byte; policy judges paths
             ("OPTIONS *", &[h], None),
@@ -319,7 +323,11 @@ mod tests {
         ];
         for (line, headers, expected) in cases {
             let got = admit(&head(line, Version::HTTP_11, headers), false);
-            assert_eq!(got.as_ref().err().map(|e| e.reason), *expected, "{line} {headers:?} {got:?}");
+            assert_eq!(
+                got.as_ref().err().map(|e| e.reason),
+                *expected,
+                "{line} {headers:?} {got:?}"
+            );
         }
     }
 
@@ -332,7 +340,7 @@ mod tests {
 
     #[test]
     fn the_authority_of_http_2() {
-        let cases: &[(&str, &[(&str, &str)], bool)] = &[
+        let cases: &[Case<'_, bool>] = &[
             ("GET https://api.example.com/", &[], true),
             ("GET https://api.example.com/", &[("host", "API.example.com")], true),
             ("GET https://api.example.com/", &[("host", "b.example.com")], false),
@@ -350,7 +358,7 @@ mod tests {
         let h = ("host", "a.example");
         let c = ("connection", "keep-alive, Upgrade");
         let key = ("sec-websocket-key", "x");
-        let cases: &[(&[(&str, &str)], Result<bool, ()>)] = &[
+        let cases: &[(Headers<'_>, Result<bool, ()>)] = &[
             (&[h, c, ("upgrade", "websocket"), key], Ok(true)),
             (&[h, c, ("upgrade", "SPDY/3.1")], Ok(true)),
             (&[h, ("upgrade", "websocket"), key], Ok(false)),

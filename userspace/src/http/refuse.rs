@@ -89,9 +89,7 @@ impl Refusal<'_> {
         let mut response = Response::new(Body::text(Bytes::from(bytes)));
         *response.status_mut() =
             StatusCode::from_u16(self.reason.http_status()).unwrap_or(StatusCode::FORBIDDEN);
-        response
-            .headers_mut()
-            .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         response
     }
 
@@ -133,16 +131,16 @@ impl Refusal<'_> {
             Reason::UploadLimit | Reason::DownloadLimit | Reason::SessionExpired => {
                 vec!["ask the operator to raise the limit or to start a new session".into()]
             }
-            Reason::AuthorityMismatch | Reason::NameMismatch => vec![
-                "open a connection to the host that the request names, by its name".into(),
-            ],
+            Reason::AuthorityMismatch | Reason::NameMismatch => {
+                vec!["open a connection to the host that the request names, by its name".into()]
+            }
             Reason::MalformedRequest => vec!["send one unambiguous HTTP request".into()],
-            Reason::Canary => vec![
-                "use the placeholder only with the hosts it is meant for".into(),
-            ],
-            Reason::UpstreamPrivate => vec![
-                "ask the operator to allow the range with [upstream] private".into(),
-            ],
+            Reason::Canary => {
+                vec!["use the placeholder only with the hosts it is meant for".into()]
+            }
+            Reason::UpstreamPrivate => {
+                vec!["ask the operator to allow the range with [upstream] private".into()]
+            }
             Reason::UpstreamCertificate => vec![
                 "ask the operator to check the upstream's certificate or to add its authority \
                  with [upstream] ca"

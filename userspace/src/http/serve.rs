@@ -2,12 +2,13 @@
 //! service by itself.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::service::HttpService;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -42,22 +43,24 @@ impl Default for ServeLimits {
 /// A flow-control window that does not stall a stream on a machine-local leg.
 const WINDOW: u32 = 1 << 20;
 
-/// Serves requests until the agent or the shutdown ends the connection.
-pub async fn serve<IO, S>(
+/// Serves requests until the agent or the shutdown ends the connection. `answer` is called once
+/// per request, also for requests that run at the same time.
+pub async fn serve<IO, F, Fut>(
     io: IO,
     spoken: Spoken,
     limits: &ServeLimits,
-    service: S,
+    answer: F,
     shutdown: &mut Watcher,
 ) -> hyper::Result<()>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: hyper::service::Service<Request<Incoming>, Response = Response<Download>, Error = Infallible>
-        + HttpService<Incoming, ResBody = Download, Error = Infallible>
-        + Send
-        + 'static,
-    <S as hyper::service::Service<Request<Incoming>>>::Future: Send + 'static,
+    F: Fn(Request<Incoming>) -> Fut + Send + 'static,
+    Fut: Future<Output = Response<Download>> + Send + 'static,
 {
+    let service = service_fn(move |request| {
+        let answering = answer(request);
+        async move { Ok::<_, Infallible>(answering.await) }
+    });
     match spoken {
         Spoken::H1 => {
             let connection = hyper::server::conn::http1::Builder::new()

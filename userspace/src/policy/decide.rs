@@ -35,7 +35,8 @@ pub struct Denial {
 }
 
 impl Denial {
-    fn bare(reason: Reason) -> Self {
+    /// A refusal that no rule speaks for.
+    pub fn of(reason: Reason) -> Self {
         Self { reason, rule: None, message: None }
     }
 
@@ -95,7 +96,7 @@ impl Permit {
 /// must be granted at each level. An empty chain is a refusal.
 pub fn decide(chain: &[&Policy], facts: &Facts<'_>) -> Verdict {
     if let Some(reason) = inadmissible(chain, facts) {
-        return Verdict::Deny(Denial::bare(reason));
+        return Verdict::Deny(Denial::of(reason));
     }
     let mut passes = Vec::with_capacity(chain.len());
     let (mut ask, mut inspect) = (None, false);
@@ -226,7 +227,7 @@ fn first_allow<'p>(
             rule,
             "this rule is about requests, and the connection would pass unopened",
         )),
-        _ => Err(Denial::bare(Reason::NoRule)),
+        _ => Err(Denial::of(Reason::NoRule)),
     }
 }
 

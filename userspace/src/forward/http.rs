@@ -1,0 +1,102 @@
+//! One request over a leased connection: written as the upstream expects it, retried only when
+//! nothing of it was sent, never redirected.
+
+use std::time::Duration;
+
+use http::header::HOST;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderValue, Request, Response, Uri, Version};
+use hyper::body::Incoming;
+
+use super::pool::{ConnectError, Connector, Lease, Shelf};
+use crate::http::body::Upload;
+use crate::outcome::Reason;
+use crate::policy::{Permit, Protocol, UpstreamSettings};
+use crate::tls::upstream::Offer;
+
+/// Everything that leads to the upstream.
+pub struct Route<'a> {
+    pub connector: &'a Connector,
+    pub shelf: &'a Shelf,
+    pub settings: &'a UpstreamSettings,
+    pub permit: &'a Permit,
+    pub offer: Offer,
+    /// The authority as the agent wrote it; policy decided on the same host and port.
+    pub authority: &'a str,
+    /// From the end of the request's head to the head of the answer.
+    pub patience: Duration,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("the exchange with the upstream failed")]
+    Http(#[source] hyper::Error),
+    #[error("the upstream did not answer in time")]
+    Timeout,
+    #[error("the request cannot be written for the upstream")]
+    Unwritable,
+}
+
+impl SendError {
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Connect(e) => e.reason(),
+            Self::Http(e) if e.is_parse() => Reason::UpstreamProtocol,
+            Self::Http(_) => Reason::UpstreamConnect,
+            Self::Timeout => Reason::UpstreamTimeout,
+            Self::Unwritable => Reason::Internal,
+        }
+    }
+}
+
+/// Sends the request and returns the head of the answer with the lease it came over.
+pub async fn send(
+    route: &Route<'_>,
+    mut request: Request<Upload>,
+) -> Result<(Response<Incoming>, Lease), SendError> {
+    let target = request.uri().path_and_query().cloned().ok_or(SendError::Unwritable)?;
+    loop {
+        let mut lease =
+            route.shelf.lease(route.connector, route.permit, route.offer, route.settings).await?;
+        address(&mut request, &lease, route, &target)?;
+        let sending = tokio::time::timeout(route.patience, lease.send(request));
+        match sending.await {
+            Ok(Ok(response)) => return Ok((response, lease)),
+            Ok(Err(mut error)) => match error.take_message() {
+                // A pooled connection that the upstream had closed: nothing of it was sent.
+                Some(unsent) if lease.reused => request = unsent,
+                _ => return Err(SendError::Http(error.into_error())),
+            },
+            Err(_) => return Err(SendError::Timeout),
+        }
+    }
+}
+
+/// Writes target and authority in the form of the connection's protocol. Path and query are the
+/// bytes that were decided on.
+fn address(
+    request: &mut Request<Upload>,
+    lease: &Lease,
+    route: &Route<'_>,
+    target: &PathAndQuery,
+) -> Result<(), SendError> {
+    let mut parts = http::uri::Parts::default();
+    parts.path_and_query = Some(target.clone());
+    if lease.is_h2() {
+        let tls = route.permit.protocol() == Protocol::Https;
+        parts.scheme = Some(if tls { Scheme::HTTPS } else { Scheme::HTTP });
+        parts.authority =
+            Some(Authority::try_from(route.authority).map_err(|_| SendError::Unwritable)?);
+        *request.version_mut() = Version::HTTP_2;
+        request.headers_mut().remove(HOST);
+    } else {
+        *request.version_mut() = Version::HTTP_11;
+        let host = HeaderValue::from_str(route.authority).map_err(|_| SendError::Unwritable)?;
+        request.headers_mut().insert(HOST, host);
+    }
+    *request.uri_mut() = Uri::from_parts(parts).map_err(|_| SendError::Unwritable)?;
+    Ok(())
+}

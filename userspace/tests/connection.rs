@@ -1,0 +1,15 @@
+//! Whole connections through the interceptor: the agent's side in memory, the upstreams on
+//! loopback. Every refusal stands beside a control that passes, and what reached the upstream is
+//! asserted at the upstream.
+#![expect(unreachable_pub, reason = "the modules of a test are its own crate")]
+
+#[path = "connection/http.rs"]
+mod http_requests;
+#[path = "connection/opaque.rs"]
+mod opaque;
+#[path = "connection/tls.rs"]
+mod tls;
+#[path = "connection/upstream.rs"]
+mod upstream;
+#[path = "connection/world.rs"]
+mod world;

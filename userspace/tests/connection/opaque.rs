@@ -1,0 +1,81 @@
+//! Connections that pass unopened, and those that do not.
+
+use egret::policy::Protocol;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::upstream;
+use super::world::{API, OTHER, World, allow, policy};
+
+#[tokio::test]
+async fn opaque_bytes_pass_both_ways_with_half_close() {
+    let up = upstream::echo().await;
+    let rules = vec![allow("api.test", 5432, Protocol::Tcp)];
+    let world = World::new(policy(rules, &[("api.test", &up), ("other.test", &up)]));
+    let mut io = world.connect(API, 5432);
+    io.write_all(b"\0\0\0\x08\x04\xd2\x16\x2f").await.unwrap();
+    io.shutdown().await.unwrap();
+    let mut answer = Vec::new();
+    io.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(answer, up.notes.raw());
+    assert_eq!(answer.len(), 8);
+    let records = world.full_records(2).await;
+    let bytes = records[1].bytes.unwrap();
+    assert_eq!((bytes.up, bytes.down), (8, 8));
+}
+
+#[tokio::test]
+async fn other_hosts_and_ports_are_closed() {
+    let up = upstream::echo().await;
+    let rules = vec![allow("api.test", 5432, Protocol::Tcp)];
+    let world = World::new(policy(rules, &[("api.test", &up), ("other.test", &up)]));
+    for (ip, port) in [(OTHER, 5432), (API, 5433), ("192.0.2.1", 5432)] {
+        let mut io = world.connect(ip, port);
+        io.write_all(b"\0\0\0\x08\x04\xd2\x16\x2f").await.unwrap();
+        let mut answer = Vec::new();
+        io.read_to_end(&mut answer).await.unwrap();
+        assert!(answer.is_empty(), "{ip}:{port}");
+    }
+    assert_eq!(up.notes.connections(), 0);
+    assert_eq!(world.records(3).await, ["connect deny no_rule"; 3]);
+}
+
+#[tokio::test]
+async fn ssh_is_told_why() {
+    let world = World::new(policy(vec![], &[]));
+    let mut io = world.connect(OTHER, 22);
+    io.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let mut chunk = [0; 256];
+    while let Ok(n @ 1..) = io.read(&mut chunk).await {
+        answer.extend_from_slice(&chunk[..n]);
+    }
+    let text = String::from_utf8_lossy(&answer);
+    assert!(text.starts_with("SSH-2.0-egret\r\n"), "{text}");
+    assert!(text.contains("egret denied other.test (no_rule)"), "{text}");
+}
+
+#[tokio::test]
+async fn an_upstream_that_is_not_there_is_an_outcome() {
+    let up = upstream::echo().await;
+    let rules = vec![allow("api.test", 5432, Protocol::Tcp), allow("other.test", 1, Protocol::Tcp)];
+    let mut gone = upstream::echo().await;
+    gone.address.set_port(1); // nothing listens there
+    let world = World::new(policy(rules, &[("api.test", &up), ("other.test", &gone)]));
+    let mut io = world.connect(OTHER, 1);
+    assert_eq!(io.read(&mut [0; 8]).await.unwrap(), 0);
+    assert_eq!(world.records(2).await, ["connect allow", "response note upstream_connect"]);
+}
+
+#[tokio::test]
+async fn draining_ends_opaque_connections() {
+    let up = upstream::echo().await;
+    let rules = vec![allow("api.test", 5432, Protocol::Tcp)];
+    let world = World::new(policy(rules, &[("api.test", &up)]));
+    let mut io = world.connect(API, 5432);
+    io.write_all(b"x").await.unwrap();
+    let mut echoed = [0; 1];
+    io.read_exact(&mut echoed).await.unwrap();
+    world.drain();
+    assert_eq!(io.read(&mut [0; 8]).await.unwrap(), 0);
+    assert_eq!(world.records(2).await[1], "response note shutting_down");
+}

@@ -1,0 +1,207 @@
+//! Upstream servers on loopback that note what reached them.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use egret::policy::{Host, HostName};
+use egret::tls::authority::Authority;
+use egret::tls::leaf::LeafMinter;
+use egret::tls::terminate::{Spoken, Terminator};
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+/// A request as the upstream saw it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub line: String,
+    pub headers: HeaderMap,
+    pub h2: bool,
+}
+
+#[derive(Clone, Default)]
+pub struct Notes {
+    pub seen: Arc<Mutex<Vec<Seen>>>,
+    pub connections: Arc<AtomicUsize>,
+    /// Raw bytes, for upstreams that do not speak HTTP.
+    pub raw: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Notes {
+    pub fn lines(&self) -> Vec<String> {
+        self.seen.lock().unwrap().iter().map(|s| s.line.clone()).collect()
+    }
+
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+
+    pub fn raw(&self) -> Vec<u8> {
+        self.raw.lock().unwrap().clone()
+    }
+}
+
+pub struct Upstream {
+    pub address: SocketAddr,
+    pub notes: Notes,
+    /// The authority that signed its certificate, in PEM.
+    pub ca: String,
+}
+
+type EchoBody = BoxBody<Bytes, hyper::Error>;
+
+fn text(text: impl Into<Bytes>) -> EchoBody {
+    Full::new(text.into()).map_err(|never| match never {}).boxed()
+}
+
+/// HTTP over TLS with a certificate for `certified` by an authority of its own.
+pub async fn https(certified: &str) -> Upstream {
+    https_by(&Arc::new(minter("upstream")), certified).await
+}
+
+/// An authority and its leaves.
+pub fn minter(name: &str) -> LeafMinter {
+    LeafMinter::new(Authority::generate(name).unwrap()).unwrap()
+}
+
+/// HTTP over TLS with a certificate for `certified` by `minter`. It is always dialled as
+/// `api.test`.
+pub async fn https_by(minter: &Arc<LeafMinter>, certified: &str) -> Upstream {
+    let name = |n: &str| Host::Name(HostName::parse(n).unwrap());
+    let leaf = minter.leaf(&name(certified)).unwrap();
+    let (listener, upstream) = listen(minter.authority().pem()).await;
+    let notes = upstream.notes.clone();
+    let dialled = name("api.test");
+    tokio::spawn(async move {
+        loop {
+            let (io, _) = listener.accept().await.unwrap();
+            notes.connections.fetch_add(1, Ordering::SeqCst);
+            let (leaf, host, notes) = (Arc::clone(&leaf), dialled.clone(), notes.clone());
+            tokio::spawn(async move {
+                if let Ok((io, spoken)) = Terminator::default().accept(io, &host, leaf).await {
+                    serve(io, spoken, notes).await;
+                }
+            });
+        }
+    });
+    upstream
+}
+
+/// HTTP without TLS.
+pub async fn http() -> Upstream {
+    let (listener, upstream) = listen(String::new()).await;
+    let notes = upstream.notes.clone();
+    tokio::spawn(async move {
+        loop {
+            let (io, _) = listener.accept().await.unwrap();
+            notes.connections.fetch_add(1, Ordering::SeqCst);
+            tokio::spawn(serve(io, Spoken::H1, notes.clone()));
+        }
+    });
+    upstream
+}
+
+/// Notes raw bytes and sends them back.
+pub async fn echo() -> Upstream {
+    let (listener, upstream) = listen(String::new()).await;
+    let notes = upstream.notes.clone();
+    tokio::spawn(async move {
+        loop {
+            let (mut io, _) = listener.accept().await.unwrap();
+            notes.connections.fetch_add(1, Ordering::SeqCst);
+            let notes = notes.clone();
+            tokio::spawn(async move {
+                let mut buffer = [0; 4096];
+                while let Ok(n @ 1..) = io.read(&mut buffer).await {
+                    notes.raw.lock().unwrap().extend_from_slice(&buffer[..n]);
+                    if io.write_all(&buffer[..n]).await.is_err() {
+                        return;
+                    }
+                }
+                let _ = io.shutdown().await;
+            });
+        }
+    });
+    upstream
+}
+
+async fn listen(ca: String) -> (TcpListener, Upstream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, Upstream { address, notes: Notes::default(), ca })
+}
+
+async fn serve<IO>(io: IO, spoken: Spoken, notes: Notes)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request| answer(notes.clone(), request));
+    let io = TokioIo::new(io);
+    let _ = match spoken {
+        Spoken::H1 => {
+            hyper::server::conn::http1::Builder::new()
+                .serve_connection(io, service)
+                .with_upgrades()
+                .await
+        }
+        Spoken::H2 => {
+            hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                .serve_connection(io, service)
+                .await
+        }
+    };
+}
+
+async fn answer(
+    notes: Notes,
+    mut request: Request<Incoming>,
+) -> Result<Response<EchoBody>, Infallible> {
+    notes.seen.lock().unwrap().push(Seen {
+        line: format!("{} {}", request.method(), request.uri().path_and_query().unwrap()),
+        headers: request.headers().clone(),
+        h2: request.version() == http::Version::HTTP_2,
+    });
+    Ok(match request.uri().path() {
+        "/echo" => Response::new(request.into_body().boxed()),
+        "/trailers" => {
+            let mut trailers = HeaderMap::new();
+            trailers.insert("x-end", "yes".parse().unwrap());
+            Response::new(text("body").with_trailers(async { Some(Ok(trailers)) }).boxed())
+        }
+        "/redirect" => Response::builder()
+            .status(302)
+            .header("location", "https://elsewhere.example/")
+            .header("alt-svc", "h3=\":443\"")
+            .body(text(""))
+            .unwrap(),
+        "/ws" => {
+            let upgrading = hyper::upgrade::on(&mut request);
+            tokio::spawn(async move {
+                let mut io = TokioIo::new(upgrading.await.unwrap());
+                let mut buffer = [0; 64];
+                while let Ok(n @ 1..) = io.read(&mut buffer).await {
+                    notes.raw.lock().unwrap().extend_from_slice(&buffer[..n]);
+                    io.write_all(&buffer[..n]).await.unwrap();
+                }
+            });
+            Response::builder()
+                .status(StatusCode::SWITCHING_PROTOCOLS)
+                .header("connection", "upgrade")
+                .header("upgrade", "websocket")
+                .body(text(""))
+                .unwrap()
+        }
+        _ => {
+            let body = request.into_body().collect().await.map(|b| b.to_bytes().len());
+            Response::new(text(format!("hello {body:?}")))
+        }
+    })
+}
