@@ -6,6 +6,7 @@ mod explain;
 mod generate;
 mod output;
 mod run;
+mod state;
 mod test;
 
 use std::path::PathBuf;
@@ -13,8 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::state;
-use crate::contain;
+
 
 const EXAMPLES: &str = "\
 Examples:

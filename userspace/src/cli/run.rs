@@ -1,0 +1,154 @@
+//! `egret run -- CMD`: flags in, exit code and summary out.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::output::{Colour, Style, json_line};
+use crate::audit::Summary;
+use crate::config::PolicyArgs;
+use crate::session::{self, Finished, Options};
+
+const EXAMPLES: &str = "\
+Examples:
+  sudo egret run --allow 'GET https://api.github.com/**' -- curl https://api.github.com/zen
+  sudo -E egret run --allow api.example.com --bearer api.example.com=env:TOKEN -- ./agent
+  sudo egret run --policy triage.toml --user ci -- make release
+  sudo egret run --policy triage.toml --audit-mode -- npm install   (record, refuse nothing)
+
+Exit codes: the command's own, or 128 + the signal that ended it; 125 egret failed and nothing was
+started, 126 the command cannot be executed, 127 it was not found.";
+
+/// The most rows of each kind in the summary.
+const ROWS: usize = 12;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    #[command(flatten)]
+    policy: PolicyArgs,
+    /// The agent's name in records [default: the policy's name]
+    #[arg(long, value_name = "N")]
+    name: Option<String>,
+    /// Run as this user (name or uid, with :group) [default: who called sudo, else you]
+    #[arg(long, value_name = "U")]
+    user: Option<String>,
+    /// Print the summary as one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Print no summary
+    #[arg(long, short)]
+    quiet: bool,
+    /// Let set-user-id programs such as sudo change the user inside (they gain no capability)
+    #[arg(long)]
+    allow_new_privileges: bool,
+    /// Let the command use io_uring, which can create sockets past the seccomp filter (the kernel
+    /// programs still govern them)
+    #[arg(long)]
+    allow_io_uring: bool,
+    /// Keep the command alive when egret is killed; it then reaches nothing
+    #[arg(long, hide = true)]
+    outlive: bool,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+pub(super) fn run(args: Args, state: &Path) -> ExitCode {
+    let style = Style::stderr();
+    let loaded = match args.policy.load() {
+        Ok(loaded) => loaded,
+        Err(error) => return failed(style, &error.to_string(), 125),
+    };
+    for lint in &loaded.lints {
+        say(style, Colour::Yellow, "warning", &lint.to_string());
+    }
+    let options = Options {
+        name: args.name,
+        policy: loaded.policy,
+        command: args.command,
+        user: args.user,
+        state: state.to_path_buf(),
+        keep_privileges: args.allow_new_privileges,
+        allow_io_uring: args.allow_io_uring,
+        die_with_parent: !args.outlive,
+    };
+    match session::run(options, |_| ()) {
+        Ok(finished) => {
+            if !args.quiet {
+                summarise(style, &finished, args.json);
+            }
+            ExitCode::from(finished.status.code())
+        }
+        Err(error) => failed(style, &error.to_string(), error.exit_code()),
+    }
+}
+
+fn failed(style: Style, message: &str, code: u8) -> ExitCode {
+    say(style, Colour::Red, "error", message);
+    ExitCode::from(code)
+}
+
+fn say(style: Style, colour: Colour, what: &str, message: &str) {
+    let mut err = io::stderr().lock();
+    // Nobody is left to tell when stderr is closed.
+    let _ = write!(err, "{} ", style.paint(colour, &format!("egret: {what}:")));
+    for (i, line) in message.lines().enumerate() {
+        let indent = if i == 0 { "" } else { "  " };
+        let _ = writeln!(err, "{indent}{}", style.paint(Colour::Plain, line));
+    }
+}
+
+fn summarise(style: Style, finished: &Finished, json: bool) {
+    let mut err = io::stderr().lock();
+    let _ = if json {
+        let summary = json!({
+            "session": finished.session.to_string(),
+            "exit_code": finished.status.code(),
+            "allowed": finished.summary.allowed,
+            "refused": finished.summary.refused,
+            "would_deny": finished.summary.would_deny,
+            "failed": finished.summary.failed,
+            "kernel_events_dropped": finished.events_dropped,
+        });
+        json_line(&mut err, &summary)
+    } else {
+        write_summary(&mut err, style, finished)
+    };
+}
+
+fn write_summary(out: &mut dyn Write, style: Style, finished: &Finished) -> io::Result<()> {
+    let Summary { allowed, refused, would_deny, failed } = &finished.summary;
+    let counts = [
+        (allowed, "allowed", Colour::Green),
+        (refused, "refused", Colour::Red),
+        (would_deny, "would be refused", Colour::Yellow),
+        (failed, "failed", Colour::Yellow),
+    ];
+    let said: Vec<String> = counts
+        .iter()
+        .enumerate()
+        .filter(|(i, (rows, ..))| *i < 2 || !rows.is_empty())
+        .map(|(_, (rows, what, _))| format!("{} {what}", Summary::total(rows)))
+        .collect();
+    let session = format!("{} (egret audit --session {})", said.join(", "), finished.session);
+    writeln!(out, "{} {session}", style.paint(Colour::Bold, "egret:"))?;
+    for (rows, what, colour) in counts {
+        for row in rows.iter().take(ROWS) {
+            let reason = row.reason.map_or("", |r| r.as_str());
+            let host = style.paint(Colour::Plain, &row.host);
+            let what = style.paint(colour, &format!("{what:>9}"));
+            writeln!(out, "  {what} {:>5} × {host} {reason}", row.count)?;
+        }
+        if rows.len() > ROWS {
+            writeln!(out, "  {:>9} and {} more", "", rows.len() - ROWS)?;
+        }
+    }
+    if finished.events_dropped > 0 {
+        writeln!(out, "  {} refusals in the kernel have no record of their own", finished.events_dropped)?;
+    }
+    Ok(())
+}

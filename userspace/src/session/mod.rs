@@ -1,0 +1,226 @@
+//! Beside the flow: the assembly of one `egret run`, from checked options to a clean end.
+//!
+//! ```text
+//! prepare   user, credentials, audit log             nothing of the system is touched yet
+//! enclose   programs, cgroup, namespace, listeners   each owned by a value that takes it back
+//! serve     connections, DNS, heartbeat, events      on the runtime
+//! spawn     the command, inside all of it
+//! finish    drain, last events, last record
+//! ```
+
+mod enclosure;
+mod error;
+mod gate;
+mod names;
+mod watch;
+mod world;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
+
+pub use error::SessionError;
+
+use crate::audit::{Audit, AuditOptions, Draft, Event, Summary};
+use crate::connection::{Interceptor, InterceptorParts, Settings};
+use crate::contain::{self, ExitStatus, hardening, user};
+use crate::dns::{self, Names};
+use crate::forward::resolve::Resolver;
+use crate::identify::{Agent, AgentLink, SessionId};
+use crate::inject::CredentialSet;
+use crate::policy::Policy;
+use crate::secrets::Operator;
+use crate::shutdown::{self, Trigger};
+use crate::tls::{authority::Authority, leaf::LeafMinter};
+use enclosure::Enclosure;
+use gate::Gate;
+
+/// How long open connections may take to end once the command has.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// What to run, and under what.
+#[derive(Debug)]
+pub struct Options {
+    /// The agent's name in records.
+    pub name: Option<String>,
+    pub policy: Policy,
+    /// The files that the policy was read from: the agent must not see them change.
+    pub command: Vec<OsString>,
+    /// `--user`: a name or number, with `:group`.
+    pub user: Option<String>,
+    pub state: PathBuf,
+    pub keep_privileges: bool,
+    pub allow_io_uring: bool,
+    /// Off only for tests that watch an orphaned agent get nowhere.
+    pub die_with_parent: bool,
+}
+
+/// How it went.
+#[derive(Debug)]
+pub struct Finished {
+    pub status: ExitStatus,
+    pub session: SessionId,
+    pub summary: Summary,
+    /// Refusals in the kernel that found no room in the ring of events.
+    pub events_dropped: u64,
+}
+
+/// Runs a command under enforcement and waits until nothing of it is left. `ended` is told once
+/// when the command itself has ended while something it started still runs.
+///
+/// # Errors
+/// Nothing of the command has run, or everything has been ended; nothing is left behind.
+pub fn run(options: Options, ended: impl FnOnce(ExitStatus)) -> Result<Finished, SessionError> {
+    let prepared = Prepared::new(&options)?;
+    let enclosure = Enclosure::raise(&prepared.session)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("egret")
+        .build()
+        .map_err(|source| SessionError::Io { doing: "start the runtime", source })?;
+    let mut served = Served::start(&runtime, &prepared, &enclosure)?;
+    let spec = world::spec(&options, &prepared, &enclosure, &served.interceptor)?;
+    let child = match contain::spawn(spec) {
+        Ok(child) => child,
+        Err(error) => {
+            prepared.record_end(&error.to_string());
+            return Err(error.into());
+        }
+    };
+    let waited = child.wait(ended);
+    served.stop(&runtime, &prepared, &enclosure);
+    let status = waited.map_err(|source| SessionError::Io { doing: "wait", source })?;
+    prepared.record_end(&format!("exit code {}", status.code()));
+    let finished = Finished {
+        status,
+        session: prepared.session.clone(),
+        summary: prepared.audit.summary(),
+        events_dropped: enclosure.kernel.stats().map_or(0, |s| s.events_dropped),
+    };
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    enclosure.lower()?;
+    if let Err(error) = prepared.audit.close() {
+        tracing::error!(%error, "the audit log could not be closed");
+    }
+    Ok(finished)
+}
+
+/// Everything that can fail before the system is touched.
+struct Prepared {
+    session: SessionId,
+    user: user::Target,
+    agent: Arc<Agent>,
+    audit: Audit,
+}
+
+impl Prepared {
+    fn new(options: &Options) -> Result<Self, SessionError> {
+        if !nix::unistd::geteuid().is_root() {
+            return Err(SessionError::NotRoot);
+        }
+        hardening::protect_self()
+            .and_then(|()| hardening::raise_open_files())
+            .map_err(|source| SessionError::Io { doing: "protect egret itself", source })?;
+        let variable = |name: &str| std::env::var(name).ok();
+        let user = user::resolve(options.user.as_deref(), variable)?;
+        let operator = Operator::current();
+        let credentials =
+            CredentialSet::activate(&options.policy, &operator).map_err(SessionError::Secrets)?;
+        let session = SessionId::random();
+        let name = options.name.as_deref().unwrap_or(&options.policy.name);
+        let link = AgentLink {
+            name: name.into(),
+            policy: Arc::new(options.policy.clone()),
+            credentials: Arc::new(credentials),
+        };
+        let agent = Arc::new(Agent { chain: vec![link], session: session.clone() });
+        let audit = Audit::open(&AuditOptions::new(&options.state, session.clone()))?;
+        let command = options.command.first().map(|c| c.to_string_lossy().into_owned());
+        let start = Draft::note(Event::SessionStart)
+            .agent(&agent)
+            .message(&format!("run {}", command.unwrap_or_default()));
+        audit.record(start)?;
+        Ok(Self { session, user, agent, audit })
+    }
+
+    fn credentials(&self) -> impl Iterator<Item = &CredentialSet> {
+        self.agent.chain.iter().map(|link| &*link.credentials)
+    }
+
+    fn record_end(&self, how: &str) {
+        let draft = Draft::note(Event::SessionEnd).agent(&self.agent).message(how);
+        if let Err(error) = self.audit.record(draft) {
+            tracing::error!(%error, "the end of the session could not be recorded");
+        }
+    }
+}
+
+/// The tasks of a session.
+struct Served {
+    interceptor: Arc<Interceptor>,
+    trigger: Trigger,
+    tasks: JoinSet<()>,
+    beat: tokio::task::JoinHandle<()>,
+}
+
+impl Served {
+    fn start(
+        runtime: &Runtime,
+        prepared: &Prepared,
+        enclosure: &Enclosure,
+    ) -> Result<Self, SessionError> {
+        let names = Arc::new(Names::new());
+        let interceptor = Arc::new(interceptor(prepared, &names)?);
+        let (trigger, watcher) = shutdown::channel();
+        let kernel = &enclosure.kernel;
+        let gate = Arc::new(Gate {
+            kernel: Arc::clone(kernel),
+            interceptor: Arc::clone(&interceptor),
+            audit: prepared.audit.clone(),
+            agent: Arc::clone(&prepared.agent),
+            netns: enclosure.netns.cookie(),
+            cgroup: enclosure.cgroup_path(),
+        });
+        let server = Arc::new(names::server(names, &prepared.agent, &prepared.audit));
+        let _inside = runtime.enter(); // tokio's sockets register with the runtime
+        let sockets = enclosure.sockets()?;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(gate::accept(sockets.intercept, gate, watcher.clone()));
+        tasks.spawn(dns::serve(sockets.dns_udp, sockets.dns_tcp, server, watcher.clone()));
+        let (agent, audit) = (Arc::clone(&prepared.agent), prepared.audit.clone());
+        tasks.spawn(watch::record_events(Arc::clone(kernel), agent, audit, watcher));
+        let beat = runtime.spawn(watch::beat(Arc::clone(kernel)));
+        // The first use of the crypto library costs tens of milliseconds: not in a handshake.
+        runtime.spawn_blocking(crate::tls::warm);
+        Ok(Self { interceptor, trigger, tasks, beat })
+    }
+
+    /// Ends the tasks, gently and then not, and writes down what the kernel still had to say.
+    fn stop(&mut self, runtime: &Runtime, prepared: &Prepared, enclosure: &Enclosure) {
+        self.trigger.drain();
+        runtime.block_on(async {
+            let ended = async { while self.tasks.join_next().await.is_some() {} };
+            let _ = tokio::time::timeout(DRAIN, ended).await;
+            self.tasks.shutdown().await;
+        });
+        self.beat.abort();
+        watch::drain_events(&enclosure.kernel, &prepared.agent, &prepared.audit);
+        self.interceptor.forget(&prepared.session);
+    }
+}
+
+fn interceptor(prepared: &Prepared, names: &Arc<Names>) -> Result<Interceptor, SessionError> {
+    let authority = Authority::generate(&format!("egret session {}", prepared.session))?;
+    let names = Arc::clone(names);
+    Ok(Interceptor::new(InterceptorParts {
+        leaves: LeafMinter::new(authority)?,
+        resolver: Arc::new(Resolver::system()),
+        audit: prepared.audit.clone(),
+        names: Arc::new(move |ip| names.name_of(ip)),
+        settings: Settings::default(),
+    }))
+}

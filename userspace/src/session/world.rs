@@ -1,0 +1,59 @@
+//! What the agent finds: its environment, the certificates it trusts, what is covered.
+
+use std::ffi::OsString;
+use std::os::fd::AsFd as _;
+
+use super::enclosure::Enclosure;
+use super::{Options, Prepared, SessionError};
+use crate::connection::Interceptor;
+use crate::contain::{Plan, Spec, env, trust};
+use crate::dns::pool::{LOCAL_V4, LOCAL_V6};
+
+/// Everything that starts the command.
+pub(super) fn spec<'a>(
+    options: &Options,
+    prepared: &Prepared,
+    enclosure: &'a Enclosure,
+    interceptor: &Interceptor,
+) -> Result<Spec<'a>, SessionError> {
+    let files = trust::files(&trust::system_roots(), &interceptor.authority_pem())?;
+    let cwd = std::env::current_dir()
+        .map_err(|source| SessionError::Io { doing: "find the working folder", source })?;
+    let mut plan = Plan::new(options.command.clone(), prepared.user.clone());
+    plan.cwd = cwd.into_os_string();
+    plan.env = environment(prepared);
+    plan.trust = files;
+    plan.resolv_conf = Some(format!(
+        "# Answered by egret; nothing asked here leaves this machine.\n\
+         nameserver {LOCAL_V4}\nnameserver {LOCAL_V6}\n"
+    ));
+    plan.covered.push(options.state.clone());
+    plan.covered.extend(prepared.credentials().flat_map(|c| c.hidden_files().to_vec()));
+    plan.unix_sockets = options.policy.local.unix.clone();
+    plan.keep_privileges = options.keep_privileges;
+    plan.allow_io_uring = options.allow_io_uring;
+    plan.die_with_parent = options.die_with_parent;
+    Ok(Spec {
+        plan,
+        cgroup: enclosure.cgroup.as_fd(),
+        netns: enclosure.netns.as_fd(),
+        launcher: None,
+    })
+}
+
+/// The operator's environment without what is secret, with what stands for it.
+fn environment(prepared: &Prepared) -> Vec<(OsString, OsString)> {
+    let consumed: Vec<String> = prepared.credentials().flat_map(|c| c.consumed_env()).collect();
+    let names: Vec<&str> = consumed.iter().map(String::as_str).collect();
+    let values: Vec<&[u8]> =
+        prepared.credentials().flat_map(|c| c.all()).map(|c| c.secret.expose()).collect();
+    let java = std::env::var("JAVA_TOOL_OPTIONS").ok();
+    let own = |(name, value): (String, String)| (OsString::from(name), OsString::from(value));
+    let set = prepared
+        .user
+        .variables()
+        .into_iter()
+        .chain(trust::variables(java.as_deref()))
+        .chain(prepared.credentials().flat_map(|c| c.agent_env()).map(own));
+    env::build(std::env::vars_os(), &names, &values, set)
+}
