@@ -213,3 +213,6 @@ impl Audit {
         self.0.writer.lock().map_err(|_| AuditError::Broken)
     }
 }
+
+#[cfg(test)]
+mod tests;
