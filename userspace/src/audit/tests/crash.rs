@@ -11,14 +11,23 @@ const SESSION: &str = "EGRET_TEST_AUDIT_SESSION";
 /// Records that a child writes at most.
 const ENOUGH: u64 = 400;
 
+/// The session name that makes a child open and close one session after the other.
+const OPENER: &str = "opener";
+
 /// Not a test of its own: what the child processes run. Acknowledges each record on stdout, and
 /// says when one was refused.
 #[test]
 #[ignore = "run by the other tests of this file as a child process"]
 fn child() {
     let (Ok(dir), Ok(session)) = (std::env::var(DIR), std::env::var(SESSION)) else { return };
-    let audit = open(Path::new(&dir), &session);
     let mut out = std::io::stdout().lock();
+    if session == OPENER {
+        for i in 0.. {
+            open(Path::new(&dir), &format!("{session}{i}")).close().unwrap();
+            writeln!(out, "\nack {i}").unwrap();
+        }
+    }
+    let audit = open(Path::new(&dir), &session);
     for i in 0..ENOUGH {
         match audit.record(draft(i)) {
             Ok(seq) => writeln!(out, "\nack {seq}").unwrap(),
@@ -84,6 +93,27 @@ fn a_sigkill_loses_no_acknowledged_record() {
         open(dir.path(), "sealer").close().unwrap();
         let report = check(dir.path());
         assert_eq!(report.condition(), Condition::Intact, "{report:?}");
+    }
+}
+
+#[test]
+fn a_sigkill_while_sessions_open_and_close_raises_no_alarm() {
+    for round in 0..20_u32 {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = spawn(dir.path(), OPENER, "");
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        assert_eq!(lines.filter(|l| l.starts_with("ack ")).take(2).count(), 2);
+        // A different moment each time, across the steps of opening and closing.
+        std::thread::sleep(std::time::Duration::from_micros(u64::from(round) * 331));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let report = check(dir.path());
+        let found = report.condition();
+        assert!(matches!(found, Condition::Intact | Condition::TornTail), "{report:?}");
+        open(dir.path(), "sealer").close().unwrap();
+        let report = check(dir.path());
+        assert_eq!(report.condition(), Condition::Intact, "{report:?}");
+        assert_eq!(std::fs::read_dir(layout(dir.path()).live_dir()).unwrap().count(), 0);
     }
 }
 

@@ -3,6 +3,7 @@
 mod attacks;
 mod chain;
 mod crash;
+mod store;
 mod writing;
 
 use std::path::Path;
