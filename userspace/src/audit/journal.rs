@@ -74,7 +74,7 @@ impl Journal {
         self.append_at(record, Timestamp::from_system(SystemTime::now()))
     }
 
-    fn append_at(&mut self, record: &mut Record, now: Timestamp) -> io::Result<Seq> {
+    pub(super) fn append_at(&mut self, record: &mut Record, now: Timestamp) -> io::Result<Seq> {
         record.seq = Seq(self.head.seq.0 + 1);
         record.time = now;
         record.clock_back_us = self.last.0.checked_sub(now.0).filter(|back| *back > 0);

@@ -15,6 +15,7 @@ pub mod checkpoint;
 mod durable;
 mod guard;
 mod index;
+mod indexer;
 mod journal;
 mod keyfile;
 mod layout;
@@ -22,6 +23,7 @@ pub mod line;
 pub mod query;
 mod record;
 mod search;
+mod store;
 mod summary;
 mod timestamp;
 pub mod verify;
@@ -41,6 +43,7 @@ pub use timestamp::Timestamp;
 
 use crate::identify::SessionId;
 use durable::GroupCommit;
+use indexer::Indexer;
 use journal::{Journal, Sink};
 use writer::Writer;
 
@@ -95,6 +98,8 @@ pub struct AuditOptions {
     pub checkpoint_every: u64,
     /// SHA-256 of the policy in force, for the checkpoints.
     pub policy: Option<chain::Hash>,
+    /// Keep the searchable copy near the journals while the log is open.
+    pub store: bool,
     /// The journal's first record.
     pub opening: Draft,
 }
@@ -108,6 +113,7 @@ impl AuditOptions {
             durability: Durability::default(),
             checkpoint_every: 256,
             policy: None,
+            store: true,
             opening: Draft::note(Event::SessionStart),
         }
     }
@@ -122,6 +128,7 @@ struct Inner {
     writer: Mutex<Writer>,
     /// Present where records must survive a power failure.
     commit: Option<GroupCommit>,
+    indexer: Mutex<Option<Indexer>>,
 }
 
 impl Audit {
@@ -134,7 +141,8 @@ impl Audit {
             Durability::Process => None,
             Durability::Power => writer.journal.handle().map(GroupCommit::new),
         };
-        Ok(Self(Arc::new(Inner { writer: Mutex::new(writer), commit })))
+        let indexer = Mutex::new(options.store.then(|| Indexer::start(layout)));
+        Ok(Self(Arc::new(Inner { writer: Mutex::new(writer), commit, indexer })))
     }
 
     /// A log that keeps its records in memory: for tests.
@@ -146,7 +154,8 @@ impl Audit {
     pub fn in_memory_failing_after(records: u64) -> Self {
         let sink = Sink::Memory { lines: Vec::new(), left: records };
         let writer = Writer::in_memory(Journal::new("memory", "memory".into(), sink));
-        Self(Arc::new(Inner { writer: Mutex::new(writer), commit: None }))
+        let (writer, indexer) = (Mutex::new(writer), Mutex::new(None));
+        Self(Arc::new(Inner { writer, commit: None, indexer }))
     }
 
     /// Writes one record. On return it is committed: the death of egret does not lose it.
@@ -179,6 +188,7 @@ impl Audit {
     /// Ends the log with a `session_end` record: later records are refused. Closing twice is
     /// harmless.
     pub fn close(&self) -> Result<(), AuditError> {
+        self.stop_indexer();
         let mut writer = self.lock()?;
         let mut last = writer.farewell();
         writer.close(&mut last)
@@ -186,6 +196,7 @@ impl Audit {
 
     /// Ends the log with a last record of the caller's.
     pub fn close_with(&self, mut last: Draft) -> Result<(), AuditError> {
+        self.stop_indexer();
         self.lock()?.close(&mut last)
     }
 
@@ -201,6 +212,11 @@ impl Audit {
         lines.filter_map(|l| serde_json::from_slice(l).ok()).collect()
     }
 
+    fn stop_indexer(&self) {
+        let indexer = self.0.indexer.lock().ok().and_then(|mut i| i.take());
+        drop(indexer);
+    }
+
     fn write(&self, draft: &mut Draft) -> Result<Seq, AuditError> {
         if let Some(commit) = &self.0.commit {
             commit.check()?;
@@ -213,3 +229,6 @@ impl Audit {
         self.0.writer.lock().map_err(|_| AuditError::Broken)
     }
 }
+
+#[cfg(test)]
+mod tests;

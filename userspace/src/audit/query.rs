@@ -69,10 +69,11 @@ pub struct Reader {
     pub damaged: u64,
 }
 
+/// How far a journal was read.
 #[derive(Clone, Copy, Debug, Default)]
-struct Position {
-    offset: u64,
-    order: Timestamp,
+pub(super) struct Position {
+    pub(super) offset: u64,
+    pub(super) order: Timestamp,
 }
 
 impl Reader {
@@ -112,25 +113,52 @@ impl Reader {
         Ok(())
     }
 
-    /// Moves past everything that is there now.
-    pub fn skip_to_end(&mut self) -> io::Result<()> {
-        self.each(|_| Ok(()))
+    /// Starts `name` at a position that another reader reached.
+    pub(super) fn resume(&mut self, name: &str, at: Position) {
+        self.at.insert(name.to_owned(), at);
+    }
+
+    pub(super) fn position(&self, name: &str) -> Position {
+        self.at.get(name).copied().unwrap_or_default()
+    }
+
+    /// Hands over at most `max` records of one journal; true when there may be more.
+    pub(super) fn read_some(
+        &mut self,
+        name: &str,
+        max: usize,
+        mut f: impl FnMut(Line),
+    ) -> io::Result<bool> {
+        self.read_lines(name, max, |line| {
+            f(line);
+            Ok(())
+        })
     }
 
     fn read_journal(
         &mut self,
         name: &str,
-        mut f: impl FnMut(Line) -> io::Result<()>,
+        f: impl FnMut(Line) -> io::Result<()>,
     ) -> io::Result<()> {
+        self.read_lines(name, usize::MAX, f).map(|_| ())
+    }
+
+    fn read_lines(
+        &mut self,
+        name: &str,
+        max: usize,
+        mut f: impl FnMut(Line) -> io::Result<()>,
+    ) -> io::Result<bool> {
         let mut at = self.at.get(name).copied().unwrap_or_default();
         let mut file = match File::open(self.layout.journal(name)) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
             other => other?,
         };
         file.seek(SeekFrom::Start(at.offset))?;
         let mut file = BufReader::with_capacity(1 << 18, file);
         let mut raw = Vec::new();
-        while file.read_until(b'\n', &mut raw)? > 0 && raw.ends_with(b"\n") {
+        let mut left = max;
+        while left > 0 && file.read_until(b'\n', &mut raw)? > 0 && raw.ends_with(b"\n") {
             at.offset += raw.len() as u64;
             match parse(&raw) {
                 Some((text, record)) => {
@@ -140,9 +168,10 @@ impl Reader {
                 None => self.damaged += 1,
             }
             raw.clear();
+            left -= 1;
         }
         self.at.insert(name.to_owned(), at);
-        Ok(())
+        Ok(left == 0)
     }
 }
 

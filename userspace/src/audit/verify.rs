@@ -101,7 +101,10 @@ pub fn verify(layout: &Layout, given: Option<&Path>) -> Report {
     };
     let known = index(layout, outside.remove(INDEX).unwrap_or_default(), &mut report);
     for name in &found {
-        if !known.contains_key(name) && !is_locked(&layout.journal(name)) {
+        let path = layout.journal(name);
+        // A writer that is opening, or was killed while it did, has written nothing yet.
+        let empty = fs::metadata(&path).is_ok_and(|m| m.len() == 0);
+        if !known.contains_key(name) && !empty && !is_locked(&path) {
             let what = "the journal is not in the index".to_owned();
             report.add(Condition::Tampered, name, Some(Seq(1)), what);
         }
