@@ -1,6 +1,5 @@
 //! Finds the kernel object that `cargo xtask build` made, and says so in one sentence if it is
 //! not there.
-#![expect(clippy::print_stdout, reason = "a build script speaks to cargo on stdout")]
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};

@@ -277,6 +277,8 @@ macro_rules! plain {
 }
 
 plain! {
+    u32: 4 = u32;
+    u64: 8 = u64;
     AgentEntry: 8 = u32 u32;
     ListenerPorts: 16 = [Port; 6] [u8; 4];
     Lease: 16 = u64 u64;

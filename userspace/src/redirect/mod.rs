@@ -1,2 +1,8 @@
 //! Stage 1: the traffic of an agent arrives. Kernel programs, cgroups, namespaces, listeners and
 //! the lookup that turns an accepted socket back into the flow the agent meant.
+
+pub mod cgroup;
+pub mod ebpf;
+pub mod events;
+pub mod orig_dst;
+pub mod self_test;

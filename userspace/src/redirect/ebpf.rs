@@ -1,0 +1,389 @@
+//! The kernel programs, loaded: their maps, their links, their counters.
+//!
+//! Who keeps them alive: a link lives as long as its descriptor. When `run` dies its links go with
+//! it, and what then stays closed is the agent's network namespace, which has nothing but loopback.
+//! The daemon pins instead, so that its death changes nothing until the lease ends.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use agent_ebpf::abi::{
+    AgentEntry, FlowKey, Hook, Lease, Origin, STAT_EVENTS_DROPPED, STAT_FLOWS_LOST,
+};
+use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
+use aya::programs::{Program, ProgramError};
+use aya::{Ebpf, EbpfLoader};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::time::{ClockId, clock_gettime};
+
+pub use agent_ebpf::abi::{AgentFlags, ListenerPorts};
+
+use super::cgroup::Cgroup;
+use super::events::KernelEvent;
+use super::orig_dst::KernelFlow;
+use crate::identify::{CgroupId, NetnsCookie};
+use crate::sys::bpf;
+
+/// The programs, compiled from `agent-ebpf` and embedded.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/egret.bpf.o"));
+
+/// How the programs are loaded.
+#[derive(Clone, Debug)]
+pub struct KernelOptions {
+    /// How long one [`Kernel::beat`] lets agents connect. Beat several times in this time.
+    pub lease: Duration,
+    /// How many connections may wait for the interceptor; None: the object's own limit.
+    pub max_flows: Option<u32>,
+    /// A folder on bpffs in which the maps are pinned, or found again if they are there.
+    pub pin_dir: Option<PathBuf>,
+}
+
+impl Default for KernelOptions {
+    fn default() -> Self {
+        Self { lease: Duration::from_secs(5), max_flows: None, pin_dir: None }
+    }
+}
+
+/// Why the kernel side does not work.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    #[error(
+        "the kernel does not let this process use BPF: egret must run as root, outside of containers that forbid bpf(2)"
+    )]
+    NotPermitted(#[source] io::Error),
+    #[error("the kernel programs cannot be loaded: {0}")]
+    Load(#[source] Box<aya::EbpfError>),
+    #[error(
+        "the kernel does not accept the program `{program}` (egret needs Linux 5.15 or RHEL 9.2): {source}"
+    )]
+    Program { program: &'static str, source: Box<ProgramError> },
+    #[error("the kernel object lacks `{0}`: it was not built from this source")]
+    Missing(&'static str),
+    #[error("the program `{program}` cannot be attached to {cgroup}: {source}")]
+    Attach { program: &'static str, cgroup: PathBuf, source: io::Error },
+    #[error("the kernel map `{map}` does not answer: {source}")]
+    Map { map: &'static str, source: io::Error },
+}
+
+/// The loaded programs and maps. Every method takes `&self` and may be called from any thread.
+pub struct Kernel {
+    programs: Vec<(Hook, OwnedFd)>,
+    agents: OwnedFd,
+    listeners: OwnedFd,
+    flows: OwnedFd,
+    lease: OwnedFd,
+    events: Mutex<RingBuf<MapData>>,
+    stats: PerCpuArray<MapData, u64>,
+    lease_limit: Duration,
+}
+
+impl fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kernel").field("programs", &self.programs.len()).finish_non_exhaustive()
+    }
+}
+
+/// The programs, attached to one cgroup. Dropping it detaches them.
+///
+/// Attach only to the outermost group of an agent and its delegates: programs of nested groups run
+/// one after the other, and the second would see the address that the first put in place.
+#[derive(Debug)]
+pub struct Attachment {
+    links: Vec<(Hook, OwnedFd)>,
+}
+
+/// How often each program ran, and what was lost.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KernelStats {
+    runs: BTreeMap<&'static str, u64>,
+    /// Refusals that did not fit in the ring: they happened, without a record of each.
+    pub events_dropped: u64,
+    /// Connections whose flow found no room after `connect` had passed; the interceptor refused.
+    pub flows_lost: u64,
+}
+
+impl KernelStats {
+    /// How often a program ran, on all CPUs together.
+    pub fn runs(&self, hook: Hook) -> u64 {
+        self.runs.get(hook.name()).copied().unwrap_or(0)
+    }
+}
+
+impl Kernel {
+    /// Loads every program and map. Nothing is attached, and no agent is known.
+    ///
+    /// # Errors
+    /// Names the program or map that the kernel does not accept.
+    pub fn load(options: &KernelOptions) -> Result<Self, KernelError> {
+        // Before 5.11 maps counted against this limit; failing to raise it matters only there.
+        let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
+        let mut object = load_object(options)?;
+        let mut programs = Vec::with_capacity(Hook::ALL.len());
+        for hook in Hook::ALL {
+            programs.push((*hook, load_program(&mut object, *hook)?));
+        }
+        let kernel = Self {
+            programs,
+            agents: map_fd(&mut object, "AGENTS")?,
+            listeners: map_fd(&mut object, "LISTENERS")?,
+            flows: map_fd(&mut object, "FLOWS")?,
+            lease: map_fd(&mut object, "LEASE")?,
+            events: Mutex::new(typed(&mut object, "EVENTS")?),
+            stats: typed(&mut object, "STATS")?,
+            lease_limit: options.lease,
+        };
+        kernel.beat()?;
+        Ok(kernel)
+    }
+
+    /// Attaches every program to a cgroup, or none.
+    ///
+    /// # Errors
+    /// Names the program that could not be attached.
+    pub fn attach(&self, cgroup: &Cgroup) -> Result<Attachment, KernelError> {
+        self.attach_fd(cgroup.as_fd(), cgroup.path())
+    }
+
+    /// Attaches to a cgroup that egret did not make; `path` is only for the error.
+    ///
+    /// # Errors
+    /// Names the program that could not be attached.
+    pub fn attach_fd(
+        &self,
+        cgroup: BorrowedFd<'_>,
+        path: &Path,
+    ) -> Result<Attachment, KernelError> {
+        let mut links = Vec::with_capacity(self.programs.len());
+        for (hook, program) in &self.programs {
+            let link = bpf::link_create(program.as_fd(), cgroup, attach_type(*hook)).map_err(
+                |source| KernelError::Attach { program: hook.name(), cgroup: path.into(), source },
+            )?;
+            links.push((*hook, link));
+        }
+        Ok(Attachment { links })
+    }
+
+    /// Puts these programs in the place of those of an attachment, each in one step.
+    ///
+    /// # Errors
+    /// Names the program that could not be replaced; those before it have been.
+    pub fn replace(&self, attachment: &Attachment, path: &Path) -> Result<(), KernelError> {
+        for ((hook, program), (_, link)) in self.programs.iter().zip(&attachment.links) {
+            bpf::link_update(link.as_fd(), program.as_fd()).map_err(|source| {
+                KernelError::Attach { program: hook.name(), cgroup: path.into(), source }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Lets an agent reach its interceptor. Until this, its cgroup is refused everything.
+    ///
+    /// # Errors
+    /// When the map is full or gone.
+    pub fn set_agent(&self, agent: CgroupId, flags: AgentFlags) -> Result<(), KernelError> {
+        let entry = AgentEntry { flags, pad: 0 };
+        bpf::map_set(self.agents.as_fd(), &agent.0, &entry).map_err(at("AGENTS"))
+    }
+
+    /// Forgets an agent: from now on it is refused everything.
+    ///
+    /// # Errors
+    /// When the map is gone.
+    pub fn remove_agent(&self, agent: CgroupId) -> Result<(), KernelError> {
+        bpf::map_remove(self.agents.as_fd(), &agent.0).map(drop).map_err(at("AGENTS"))
+    }
+
+    /// Says where the interceptor of a network namespace listens.
+    ///
+    /// # Errors
+    /// When the map is full or gone.
+    pub fn set_listeners(&self, ns: NetnsCookie, ports: ListenerPorts) -> Result<(), KernelError> {
+        bpf::map_set(self.listeners.as_fd(), &ns.0, &ports).map_err(at("LISTENERS"))
+    }
+
+    /// Forgets the interceptor of a network namespace.
+    ///
+    /// # Errors
+    /// When the map is gone.
+    pub fn remove_listeners(&self, ns: NetnsCookie) -> Result<(), KernelError> {
+        bpf::map_remove(self.listeners.as_fd(), &ns.0).map(drop).map_err(at("LISTENERS"))
+    }
+
+    /// Takes the flow of an accepted connection. The second caller gets None: an entry speaks for
+    /// one connection only. See [`super::orig_dst::flow_key`].
+    ///
+    /// A connection that was reset before it was accepted can share its addresses with a later one:
+    /// after this call, ask the socket for its peer and drop it if there is none.
+    ///
+    /// # Errors
+    /// When the map is gone; treat it as "no flow".
+    pub fn take_flow(&self, key: &FlowKey) -> Result<Option<KernelFlow>, KernelError> {
+        let origin: Option<Origin> = bpf::map_take(self.flows.as_fd(), key).map_err(at("FLOWS"))?;
+        Ok(origin.as_ref().map(KernelFlow::from))
+    }
+
+    /// Renews the lease. Call it from the part of egret whose health it stands for.
+    ///
+    /// # Errors
+    /// When the map is gone.
+    pub fn beat(&self) -> Result<(), KernelError> {
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
+            .map(Duration::from)
+            .map_err(|e| KernelError::Map { map: "LEASE", source: e.into() })?;
+        let limit = nanos(self.lease_limit);
+        self.set_lease(Lease { beat: nanos(now).max(1), limit })
+    }
+
+    /// Ends the lease at once: every agent is refused until the next [`Kernel::beat`].
+    ///
+    /// # Errors
+    /// When the map is gone.
+    pub fn expire(&self) -> Result<(), KernelError> {
+        self.set_lease(Lease::default())
+    }
+
+    fn set_lease(&self, lease: Lease) -> Result<(), KernelError> {
+        bpf::map_set(self.lease.as_fd(), &0u32, &lease).map_err(at("LEASE"))
+    }
+
+    /// Takes every refusal that is waiting, oldest first. Nobody is woken for one: call it on a
+    /// timer, and once more at the end.
+    pub fn events(&self) -> Vec<KernelEvent> {
+        let mut ring = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut events = Vec::new();
+        while let Some(entry) = ring.next() {
+            events.extend(KernelEvent::parse(&entry));
+        }
+        events
+    }
+
+    /// The counters, summed over all CPUs.
+    ///
+    /// # Errors
+    /// When the map is gone.
+    pub fn stats(&self) -> Result<KernelStats, KernelError> {
+        let counter = |index: u32| {
+            self.stats
+                .get(&index, 0)
+                .map(|per_cpu| per_cpu.iter().sum())
+                .map_err(|e| KernelError::Map { map: "STATS", source: io::Error::other(e) })
+        };
+        let mut stats = KernelStats {
+            events_dropped: counter(STAT_EVENTS_DROPPED)?,
+            flows_lost: counter(STAT_FLOWS_LOST)?,
+            ..KernelStats::default()
+        };
+        for hook in Hook::ALL {
+            stats.runs.insert(hook.name(), counter(*hook as u32)?);
+        }
+        Ok(stats)
+    }
+
+    /// The map of listeners, for the self-test, whose child writes it from inside its namespace.
+    pub(super) fn listeners_fd(&self) -> BorrowedFd<'_> {
+        self.listeners.as_fd()
+    }
+
+    /// The map of flows, for the self-test.
+    pub(super) fn flows_fd(&self) -> BorrowedFd<'_> {
+        self.flows.as_fd()
+    }
+}
+
+fn load_object(options: &KernelOptions) -> Result<Ebpf, KernelError> {
+    let mut loader = EbpfLoader::new();
+    // The programs use no type of the kernel, so its BTF need not be read.
+    loader.btf(None);
+    if let Some(max) = options.max_flows {
+        loader.map_max_entries("FLOWS", max);
+    }
+    if let Some(dir) = &options.pin_dir {
+        for map in ["AGENTS", "LISTENERS", "LEASE", "SOCKS", "FLOWS", "EVENTS", "STATS"] {
+            loader.map_pin_path(map, dir.join(map));
+        }
+    }
+    loader.load(OBJECT).map_err(|e| match permission(&e) {
+        Some(source) => KernelError::NotPermitted(source),
+        None => KernelError::Load(Box::new(e)),
+    })
+}
+
+/// The EPERM or EACCES at the root of an error, if that is what it is.
+fn permission(error: &(dyn std::error::Error + 'static)) -> Option<io::Error> {
+    let mut next = Some(error);
+    while let Some(e) = next {
+        if let Some(io) = e.downcast_ref::<io::Error>()
+            && io.kind() == io::ErrorKind::PermissionDenied
+        {
+            return Some(io.raw_os_error().map_or_else(
+                || io::ErrorKind::PermissionDenied.into(),
+                io::Error::from_raw_os_error,
+            ));
+        }
+        next = e.source();
+    }
+    None
+}
+
+fn load_program(object: &mut Ebpf, hook: Hook) -> Result<OwnedFd, KernelError> {
+    let program = object.program_mut(hook.name()).ok_or(KernelError::Missing(hook.name()))?;
+    let loaded = match program {
+        Program::CgroupSock(p) => p.load(),
+        Program::CgroupSockAddr(p) => p.load(),
+        Program::CgroupSkb(p) => p.load(),
+        Program::SockOps(p) => p.load(),
+        _ => return Err(KernelError::Missing(hook.name())),
+    };
+    let fail = |e: ProgramError| KernelError::Program { program: hook.name(), source: Box::new(e) };
+    loaded.map_err(fail)?;
+    let fd = program.fd().map_err(fail)?;
+    fd.as_fd().try_clone_to_owned().map_err(|e| fail(ProgramError::IOError(e)))
+}
+
+/// The kernel's number of each hook (`enum bpf_attach_type` in include/uapi/linux/bpf.h).
+const fn attach_type(hook: Hook) -> u32 {
+    match hook {
+        Hook::Egress => 1,
+        Hook::SockCreate => 2,
+        Hook::SockOps => 3,
+        Hook::Bind4 => 8,
+        Hook::Bind6 => 9,
+        Hook::Connect4 => 10,
+        Hook::Connect6 => 11,
+        Hook::Sendmsg4 => 14,
+        Hook::Sendmsg6 => 15,
+        Hook::Recvmsg4 => 19,
+        Hook::Recvmsg6 => 20,
+        Hook::Getpeername4 => 29,
+        Hook::Getpeername6 => 30,
+        Hook::SockRelease => 34,
+    }
+}
+
+fn map_fd(object: &mut Ebpf, name: &'static str) -> Result<OwnedFd, KernelError> {
+    match object.take_map(name) {
+        Some(Map::HashMap(data) | Map::Array(data)) => {
+            data.fd().as_fd().try_clone_to_owned().map_err(at(name))
+        }
+        _ => Err(KernelError::Missing(name)),
+    }
+}
+
+fn typed<T: TryFrom<Map>>(object: &mut Ebpf, name: &'static str) -> Result<T, KernelError> {
+    let map = object.take_map(name).ok_or(KernelError::Missing(name))?;
+    T::try_from(map).map_err(|_| KernelError::Missing(name))
+}
+
+fn at(map: &'static str) -> impl Fn(io::Error) -> KernelError {
+    move |source| KernelError::Map { map, source }
+}
+
+/// Saturates after 584 years.
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,158 @@
+//! bpf(2) where aya has no call: maps by `&self` and without copies of their types, taking an
+//! entry in one step, and links on cgroups that can be updated in place.
+#![expect(unsafe_code, reason = "bpf(2) takes a union of pointers and lengths")]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use agent_ebpf::abi::{Plain, bytes_of, bytes_of_mut};
+
+// Commands of include/uapi/linux/bpf.h.
+const MAP_LOOKUP_ELEM: u32 = 1;
+const MAP_UPDATE_ELEM: u32 = 2;
+const MAP_DELETE_ELEM: u32 = 3;
+const MAP_LOOKUP_AND_DELETE_ELEM: u32 = 21;
+const LINK_CREATE: u32 = 28;
+const LINK_UPDATE: u32 = 29;
+
+/// `attr` of the map commands.
+#[repr(C)]
+#[derive(Default)]
+struct MapAttr {
+    map_fd: u32,
+    pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// `attr` of BPF_LINK_CREATE for a cgroup.
+#[repr(C)]
+#[derive(Default)]
+struct LinkCreateAttr {
+    prog_fd: u32,
+    target_fd: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+/// `attr` of BPF_LINK_UPDATE.
+#[repr(C)]
+#[derive(Default)]
+struct LinkUpdateAttr {
+    link_fd: u32,
+    new_prog_fd: u32,
+    flags: u32,
+    old_prog_fd: u32,
+}
+
+fn bpf<T>(command: u32, attr: &mut T) -> io::Result<i32> {
+    // SAFETY: `attr` is a live structure whose size is passed; the pointers in it come from
+    // borrows that outlive this call. The kernel writes only through `value` of the lookups.
+    let ret = unsafe {
+        libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>() as u32)
+    };
+    if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(ret as i32) }
+}
+
+fn raw(fd: BorrowedFd<'_>) -> u32 {
+    u32::try_from(fd.as_raw_fd()).expect("an open descriptor is not negative")
+}
+
+fn lookup<K: Plain, V: Plain>(command: u32, map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+    let mut value = V::default();
+    let mut attr = MapAttr {
+        map_fd: raw(map),
+        key: bytes_of(key).as_ptr() as u64,
+        value: bytes_of_mut(&mut value).as_mut_ptr() as u64,
+        ..MapAttr::default()
+    };
+    match bpf(command, &mut attr) {
+        Ok(_) => Ok(Some(value)),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Reads an entry. `K` and `V` must be the map's types (the kernel copies as much as it declared).
+///
+/// # Errors
+/// What bpf(2) answers.
+pub fn map_get<K: Plain, V: Plain>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+    lookup(MAP_LOOKUP_ELEM, map, key)
+}
+
+/// Takes an entry out of a hash map in one step, so that no two callers get the same one.
+///
+/// # Minimum kernel version
+/// 5.14, for hash maps.
+///
+/// # Errors
+/// What bpf(2) answers.
+pub fn map_take<K: Plain, V: Plain>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+    lookup(MAP_LOOKUP_AND_DELETE_ELEM, map, key)
+}
+
+/// Writes an entry, new or not.
+///
+/// # Errors
+/// What bpf(2) answers; E2BIG when a map is full.
+pub fn map_set<K: Plain, V: Plain>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
+    let mut attr = MapAttr {
+        map_fd: raw(map),
+        key: bytes_of(key).as_ptr() as u64,
+        value: bytes_of(value).as_ptr() as u64,
+        ..MapAttr::default()
+    };
+    bpf(MAP_UPDATE_ELEM, &mut attr).map(drop)
+}
+
+/// Removes an entry; answers whether there was one.
+///
+/// # Errors
+/// What bpf(2) answers.
+pub fn map_remove<K: Plain>(map: BorrowedFd<'_>, key: &K) -> io::Result<bool> {
+    let mut attr =
+        MapAttr { map_fd: raw(map), key: bytes_of(key).as_ptr() as u64, ..MapAttr::default() };
+    match bpf(MAP_DELETE_ELEM, &mut attr) {
+        Ok(_) => Ok(true),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Attaches a program to a cgroup. The link lives as long as its descriptor (or its pin).
+///
+/// # Minimum kernel version
+/// 5.7
+///
+/// # Errors
+/// What bpf(2) answers.
+pub fn link_create(
+    program: BorrowedFd<'_>,
+    cgroup: BorrowedFd<'_>,
+    attach_type: u32,
+) -> io::Result<OwnedFd> {
+    let mut attr = LinkCreateAttr {
+        prog_fd: raw(program),
+        target_fd: raw(cgroup),
+        attach_type,
+        flags: 0, // links always stack with others: no exclusive mode to ask for
+    };
+    let fd = bpf(LINK_CREATE, &mut attr)?;
+    // SAFETY: a descriptor that the kernel just made for us; bpf(2) sets close-on-exec.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Replaces the program of a link without a moment in between.
+///
+/// # Errors
+/// What bpf(2) answers.
+pub fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = LinkUpdateAttr {
+        link_fd: raw(link),
+        new_prog_fd: raw(program),
+        ..LinkUpdateAttr::default()
+    };
+    bpf(LINK_UPDATE, &mut attr).map(drop)
+}
