@@ -1,1 +1,12 @@
 //! The only folder with `unsafe`. Each file wraps one group of system calls.
+
+pub mod caps;
+pub mod fdpass;
+pub mod memory;
+pub mod mount;
+pub mod netns;
+pub mod poll;
+pub mod process;
+pub mod seccomp;
+pub mod signal;
+pub mod tty;
