@@ -6,3 +6,5 @@ pub mod ebpf;
 pub mod events;
 pub mod orig_dst;
 pub mod self_test;
+pub mod listener;
+pub mod netns;

@@ -4,3 +4,14 @@ pub mod pidfd;
 pub mod bpf;
 pub mod probe;
 pub mod socket;
+
+pub mod caps;
+pub mod fdpass;
+pub mod memory;
+pub mod mount;
+pub mod netns;
+pub mod poll;
+pub mod process;
+pub mod seccomp;
+pub mod signal;
+pub mod tty;

@@ -1,0 +1,159 @@
+//! What the agent's clients are given to trust: the system's roots and the session's CA, in every
+//! form that clients read, and the variables that point to them.
+
+mod der;
+mod pkcs12;
+mod subject_hash;
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+
+use super::TRUST_DIR;
+use super::plan::TrustFiles;
+
+/// Names inside [`TRUST_DIR`].
+pub(super) const BUNDLE: &str = "ca-bundle.crt";
+pub(super) const SESSION_CA: &str = "session-ca.crt";
+pub(super) const STORE: &str = "truststore.p12";
+pub(super) const HASHED_DIR: &str = "certs";
+
+/// Where distributions keep the bundle: Debian, Fedora, OpenBSD and Alpine's name, openSUSE, Arch.
+pub(super) const SYSTEM_BUNDLES: &[&str] = &[
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/pki/tls/cert.pem",
+    "/etc/ssl/cert.pem",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ca-certificates/extracted/tls-ca-bundle.pem",
+    "/var/lib/ca-certificates/ca-bundle.pem",
+    "/usr/local/share/certs/ca-root-nss.crt",
+];
+
+/// Folders with one file per root, named by the hash of its subject.
+pub(super) const HASHED_FOLDERS: &[&str] = &[
+    "/etc/ssl/certs",
+    "/etc/pki/tls/certs",
+    "/etc/pki/ca-trust/extracted/pem/directory-hash",
+    "/var/lib/ca-certificates/openssl",
+];
+
+/// Java's stores: where distributions keep them, and where runtimes are installed.
+pub(super) const JAVA_STORES: &[&str] = &[
+    "/etc/ssl/certs/java/cacerts",
+    "/etc/pki/ca-trust/extracted/java/cacerts",
+    "/var/lib/ca-certificates/java-cacerts",
+    "/etc/ca-certificates/extracted/java-cacerts",
+];
+pub(super) const JVM_FOLDERS: &[&str] = &["/usr/lib/jvm", "/usr/java", "/opt/java"];
+
+/// Why the trust store could not be made.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum TrustError {
+    #[error("the session's CA is not one PEM certificate")]
+    SessionCa,
+    #[error("the session's CA has a subject that cannot be read")]
+    Subject,
+}
+
+/// Makes every form at once, in well under a millisecond: nothing is encrypted, because nothing
+/// is secret. `system_roots` is the text of the system's bundle, or empty; a block in it that is
+/// no certificate is left out of the Java store.
+///
+/// # Errors
+/// When `session_ca` is not one certificate with a subject.
+pub fn files(system_roots: &str, session_ca: &str) -> Result<TrustFiles, TrustError> {
+    let ca =
+        CertificateDer::from_pem_slice(session_ca.as_bytes()).map_err(|_| TrustError::SessionCa)?;
+    let subject_hash = subject_hash::of(&ca).ok_or(TrustError::Subject)?;
+    let mut bundle_pem = system_roots.to_owned();
+    if !bundle_pem.is_empty() && !bundle_pem.ends_with('\n') {
+        bundle_pem.push('\n');
+    }
+    bundle_pem.push_str(session_ca);
+    let roots: Vec<CertificateDer<'static>> =
+        CertificateDer::pem_slice_iter(bundle_pem.as_bytes()).filter_map(Result::ok).collect();
+    let pkcs12 = pkcs12::trust_store(&roots);
+    Ok(TrustFiles { bundle_pem, session_pem: session_ca.to_owned(), subject_hash, pkcs12 })
+}
+
+/// The text of the first of the system's bundles that can be read; empty when there is none.
+pub fn system_roots() -> String {
+    SYSTEM_BUNDLES.iter().find_map(|p| std::fs::read_to_string(p).ok()).unwrap_or_default()
+}
+
+/// The variables for runtimes that carry roots of their own. `java_options` is what
+/// JAVA_TOOL_OPTIONS held before.
+pub fn variables(java_options: Option<&str>) -> Vec<(OsString, OsString)> {
+    let path = |name: &str| Path::new(TRUST_DIR).join(name).into_os_string();
+    let mut all: Vec<(OsString, OsString)> = [
+        "SSL_CERT_FILE",
+        "CURL_CA_BUNDLE",
+        "REQUESTS_CA_BUNDLE",
+        "PIP_CERT",
+        "GIT_SSL_CAINFO",
+        "CARGO_HTTP_CAINFO",
+        "AWS_CA_BUNDLE",
+        "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+        "NIX_SSL_CERT_FILE",
+    ]
+    .into_iter()
+    .map(|name| (name.into(), path(BUNDLE)))
+    .collect();
+    // These two are added to the runtime's own roots.
+    all.push(("NODE_EXTRA_CA_CERTS".into(), path(SESSION_CA)));
+    all.push(("DENO_CERT".into(), path(SESSION_CA)));
+    all.push(("SSL_CERT_DIR".into(), path(HASHED_DIR)));
+    let store = Path::new(TRUST_DIR).join(STORE);
+    let mut java = format!(
+        "-Djavax.net.ssl.trustStore={} -Djavax.net.ssl.trustStoreType=PKCS12",
+        store.display()
+    );
+    if let Some(before) = java_options.filter(|o| !o.trim().is_empty()) {
+        java = format!("{before} {java}");
+    }
+    all.push(("JAVA_TOOL_OPTIONS".into(), java.into()));
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ca(name: &str) -> String {
+        let mut params = rcgen::CertificateParams::new(vec![]).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let key = rcgen::KeyPair::generate().unwrap();
+        params.self_signed(&key).unwrap().pem()
+    }
+
+    #[test]
+    fn every_form_holds_the_roots_and_the_session_ca() {
+        let (roots, session) = (ca("root"), ca("egret session"));
+        let made = files(roots.trim_end(), &session).unwrap();
+        assert_eq!(CertificateDer::pem_slice_iter(made.bundle_pem.as_bytes()).count(), 2);
+        assert_eq!(made.session_pem, session);
+        for pem in [&roots, &session] {
+            let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+            assert!(memchr::memmem::find(&made.pkcs12, &der).is_some());
+        }
+        assert_eq!(made.subject_hash.len(), 8);
+        assert_eq!(files(&roots, "").unwrap_err(), TrustError::SessionCa);
+    }
+
+    #[test]
+    fn java_options_of_the_operator_are_kept() {
+        let java = |before| {
+            let all = variables(before);
+            let (_, value) = all.into_iter().find(|(n, _)| n == "JAVA_TOOL_OPTIONS").unwrap();
+            value.into_string().unwrap()
+        };
+        assert!(java(Some("-Xmx1g")).starts_with("-Xmx1g -Djavax.net.ssl.trustStore=/run/egret/"));
+        assert!(java(Some(" ")).starts_with("-Djavax"));
+        assert!(java(None).starts_with("-Djavax"));
+    }
+}
