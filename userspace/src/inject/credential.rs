@@ -12,7 +12,7 @@ use rand::rngs::OsRng;
 use zeroize::Zeroizing;
 
 use super::patterns::PatternSet;
-use super::placeholder::{self, MakeError, Shape, ShapeError};
+use super::placeholder::{self, MakeError, Shape};
 use super::query;
 use super::scrub::Scrubber;
 use crate::policy::{CredentialKind, CredentialSpec, Host, Places, Policy};
@@ -220,15 +220,20 @@ fn make_placeholder(
     taken: &[&str],
 ) -> Result<String, SecretProblem> {
     let shape = match &spec.shape {
-        Some(text) => Shape::parse(text)?,
-        None => Shape::default_for(&spec.name),
+        Some(text) => Shape::parse(text),
+        None => Ok(Shape::default_for(&spec.name)),
     };
+    let shape = shape.map_err(|e| SecretProblem::Placeholder(e.to_string()))?;
     let made = placeholder::make(&shape, secret.expose(), taken, |buf| OsRng.try_fill_bytes(buf));
-    made.map_err(|e| match e {
-        MakeError::Overlap => {
-            ShapeError::Overlap(spec.shape.clone().unwrap_or_else(|| "default".into())).into()
-        }
-        MakeError::Random(e) => SecretProblem::Random(e.to_string()),
+    made.map_err(|e| {
+        SecretProblem::Placeholder(match e {
+            MakeError::Overlap => {
+                "every one would share text with its secret or with another placeholder; \
+                 choose another shape"
+                    .into()
+            }
+            MakeError::Random(e) => format!("the system gave no random bytes ({e})"),
+        })
     })
 }
 

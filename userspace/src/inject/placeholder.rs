@@ -35,8 +35,6 @@ pub enum ShapeError {
     TooFew(String, usize),
     #[error("the shape `{0}` is longer than {MAX_LENGTH} characters when filled")]
     TooLong(String),
-    #[error("every placeholder of the shape `{0}` overlaps the secret; choose another shape")]
-    Overlap(String),
 }
 
 impl Shape {

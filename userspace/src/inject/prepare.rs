@@ -100,8 +100,9 @@ pub fn prepare(
     }
     if let Some(scrubber) = &injection.scrubber {
         coding::limit_accept_encoding(&mut parts.headers);
-        // Compressed WebSocket messages could not be searched; the header is only an offer.
+        // Compressed WebSocket and gRPC messages could not be searched; these are only offers.
         parts.headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);
+        parts.headers.remove("grpc-accept-encoding");
         range::limit(&mut parts.headers, scrubber.longest());
     }
     injection.body = swaps.watches().then(|| Arc::new(swaps));

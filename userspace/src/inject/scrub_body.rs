@@ -67,8 +67,12 @@ impl Scrubber {
             Coded::Known(coding) if !range => {
                 parts.headers.remove(header::CONTENT_ENCODING);
                 parts.headers.remove(header::CONTENT_LENGTH);
-                // Byte offsets of the coded body mean nothing any more.
-                parts.headers.remove(header::ACCEPT_RANGES);
+                // What is said of the coded bytes is not true of the plain ones.
+                for name in
+                    ["accept-ranges", "content-md5", "digest", "content-digest", "repr-digest"]
+                {
+                    parts.headers.remove(name);
+                }
                 Some(Decoder::new(coding))
             }
             Coded::Known(_) | Coded::Unknown => {

@@ -26,3 +26,8 @@ pub use rule::{
     Rule, UnmatchedNames, UpstreamSettings,
 };
 pub use target::{Target, TargetError};
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;

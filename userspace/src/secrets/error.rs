@@ -76,9 +76,7 @@ pub enum SecretProblem {
     #[error("its kind cannot be attached: {0}")]
     Kind(String),
     #[error("its placeholder cannot be made: {0}")]
-    Placeholder(#[from] crate::inject::placeholder::ShapeError),
-    #[error("its placeholder cannot be made: the system gave no random bytes ({0})")]
-    Random(String),
+    Placeholder(String),
 }
 
 /// What a command wrote to its standard error: its last lines, control characters escaped.

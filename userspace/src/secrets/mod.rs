@@ -14,7 +14,7 @@ mod reference;
 mod secret;
 mod words;
 
-pub use error::{SecretError, SecretProblem};
+pub use error::{SecretError, SecretProblem, Stderr};
 pub use operator::Operator;
 pub use reference::{SecretRef, SecretRefError};
 pub use secret::Secret;

@@ -1,7 +1,7 @@
 //! What happens to answers.
 
 use std::io::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use ::http::{Method, Response};
 use base64::Engine as _;
@@ -20,9 +20,12 @@ use crate::policy::CredentialKind::{Basic, Bearer};
 const SECRET: &str = "ghp_S3cr3t/+~?\"é";
 
 fn scrubber() -> Arc<Scrubber> {
-    let basic = Basic { username: "bot".into() };
-    let set = set(&[("a", Bearer, SECRET), ("b", basic, "pa55word-of-b")]);
-    set.scrubber_for(&host("api.test")).unwrap()
+    static ONE: LazyLock<Arc<Scrubber>> = LazyLock::new(|| {
+        let basic = Basic { username: "bot".into() };
+        let set = set(&[("a", Bearer, SECRET), ("b", basic, "pa55word-of-b")]);
+        set.scrubber_for(&host("api.test")).unwrap()
+    });
+    Arc::clone(&ONE)
 }
 
 /// What the agent gets for this answer.

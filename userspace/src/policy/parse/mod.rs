@@ -260,4 +260,6 @@ pub fn stem(file: &str) -> &str {
 }
 
 #[cfg(test)]
+mod mistakes;
+#[cfg(test)]
 mod tests;

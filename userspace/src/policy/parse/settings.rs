@@ -180,6 +180,9 @@ pub(super) fn local(top: &Reader<'_, '_>, report: &mut Report<'_>) -> Vec<String
 }
 
 fn unix_path(text: &str) -> Result<(), String> {
+    if text == "/**" {
+        return Err("`/**` is every socket of the machine".into());
+    }
     let folder = text.strip_suffix("/**").unwrap_or(text);
     let Some(rest) = folder.strip_prefix('/') else {
         return Err("a socket's path is absolute, as in /run/postgresql/**".into());
