@@ -246,20 +246,7 @@ fn host_name(name: &Name) -> Option<HostName> {
         }
         text.extend(label.iter().map(|&b| char::from(b)));
     }
-    if ends_in_a_number(&text) {
-        return None;
-    }
     HostName::parse(&text).ok()
-}
-
-/// Whether URL parsers would read this as an IPv4 address in some notation (decimal, octal, hex,
-/// fewer than four parts): they do whenever the last label is a number.
-fn ends_in_a_number(text: &str) -> bool {
-    let last = text.rsplit('.').next().unwrap_or_default();
-    let digits = last.bytes().all(|b| b.is_ascii_digit());
-    let hex = last.get(..2).is_some_and(|p| p.eq_ignore_ascii_case("0x"))
-        && last.bytes().skip(2).all(|b| b.is_ascii_hexdigit());
-    digits || hex
 }
 
 /// Names that clients ask for in order to learn something from the failure:

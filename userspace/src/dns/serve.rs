@@ -2,8 +2,8 @@
 //! agent's network namespace; sockets keep the namespace they were made in, so this runs outside.
 //!
 //! One agent cannot stop this for itself by anything but flooding it: a slow or silent TCP client
-//! is closed after [`IDLE`], at most [`MAX_CONNECTIONS`] are open, a message that is no question
-//! closes its TCP connection.
+//! is closed after [`Limits::idle`], at most [`Limits::connections`] are open, a message that is
+//! no question closes its TCP connection.
 
 use std::fmt;
 use std::io;
@@ -24,11 +24,20 @@ use super::record::Recorder;
 use crate::policy::{HostName, UnmatchedNames};
 use crate::shutdown::Watcher;
 
-/// A TCP client must deliver each query, and take each answer, within this time.
-pub const IDLE: Duration = Duration::from_secs(10);
+/// What TCP clients may take, on all listeners of one [`serve`] call together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// A client must deliver each query, and take each answer, within this time.
+    pub idle: Duration,
+    /// The most connections open at once; one more is closed at once.
+    pub connections: usize,
+}
 
-/// The most TCP connections open at once on all listeners of one [`serve`] call.
-pub const MAX_CONNECTIONS: usize = 64;
+impl Default for Limits {
+    fn default() -> Self {
+        Self { idle: Duration::from_secs(10), connections: 64 }
+    }
+}
 
 /// Larger than any query a client sends; a longer datagram is cut by the kernel and then refused
 /// as malformed.
@@ -94,15 +103,26 @@ pub async fn serve<H: Handler>(
     udp: Vec<UdpSocket>,
     tcp: Vec<TcpListener>,
     handler: Arc<H>,
+    shutdown: Watcher,
+) {
+    serve_within(Limits::default(), udp, tcp, handler, shutdown).await;
+}
+
+/// [`serve`] with other limits.
+pub async fn serve_within<H: Handler>(
+    limits: Limits,
+    udp: Vec<UdpSocket>,
+    tcp: Vec<TcpListener>,
+    handler: Arc<H>,
     mut shutdown: Watcher,
 ) {
     let mut tasks = JoinSet::new();
     for socket in udp {
         tasks.spawn(serve_udp(socket, Arc::clone(&handler)));
     }
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let slots = Arc::new(Semaphore::new(limits.connections));
     for listener in tcp {
-        tasks.spawn(serve_tcp(listener, Arc::clone(&handler), Arc::clone(&slots)));
+        tasks.spawn(serve_tcp(listener, Arc::clone(&handler), limits.idle, Arc::clone(&slots)));
     }
     shutdown.draining().await;
     tasks.shutdown().await; // connections belong to the tasks of their listeners
@@ -130,7 +150,12 @@ async fn serve_udp<H: Handler>(socket: UdpSocket, handler: Arc<H>) {
     }
 }
 
-async fn serve_tcp<H: Handler>(listener: TcpListener, handler: Arc<H>, slots: Arc<Semaphore>) {
+async fn serve_tcp<H: Handler>(
+    listener: TcpListener,
+    handler: Arc<H>,
+    idle: Duration,
+    slots: Arc<Semaphore>,
+) {
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {} // forget those that have ended
@@ -148,7 +173,7 @@ async fn serve_tcp<H: Handler>(listener: TcpListener, handler: Arc<H>, slots: Ar
         let handler = Arc::clone(&handler);
         connections.spawn(async move {
             let _slot = slot;
-            if let Err(error) = converse(stream, from, &*handler).await {
+            if let Err(error) = converse(stream, from, idle, &*handler).await {
                 tracing::debug!(%error, "a DNS connection ended early");
             }
         });
@@ -160,18 +185,19 @@ async fn serve_tcp<H: Handler>(listener: TcpListener, handler: Arc<H>, slots: Ar
 async fn converse<H: Handler>(
     mut stream: TcpStream,
     from: SocketAddr,
+    idle: Duration,
     handler: &H,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
     loop {
-        let Some(query) = timeout(IDLE, read_query(&mut stream)).await?? else {
+        let Some(query) = timeout(idle, read_query(&mut stream)).await?? else {
             return Ok(());
         };
         let Some(answer) = guarded(handler, &query, Transport::Tcp, from) else {
             return Ok(());
         };
         if let Some(bytes) = answer.bytes {
-            timeout(IDLE, stream.write_all(&framed(&bytes)?)).await??;
+            timeout(idle, stream.write_all(&framed(&bytes)?)).await??;
         }
         if matches!(answer.outcome.answered, Answered::Malformed | Answered::Nothing) {
             return stream.shutdown().await;
