@@ -1,5 +1,9 @@
 //! The command line. One file per subcommand; this file is the map.
 
+pub mod check;
+pub mod explain;
+pub mod test;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};

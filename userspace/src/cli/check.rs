@@ -1,0 +1,119 @@
+//! `egret check`: is a policy file right. Exits 0 if every file is, 1 otherwise.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use crate::config::load_policy;
+use crate::policy::parse::Diagnostic;
+
+const EXAMPLES: &str = "\
+Examples:
+  egret check policies/coding-agent-github.toml
+  egret check --json policies/*.toml
+
+Exit status: 0 every file is a policy, 1 one of them is not. Warnings do not change it.";
+
+/// Check policy files: every error at once, with its place and what to write instead.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Policy files.
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Print one JSON array.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What was found in one file.
+#[derive(Debug, Serialize)]
+struct Checked {
+    file: String,
+    ok: bool,
+    rules: usize,
+    credentials: usize,
+    errors: Vec<Diagnostic>,
+    warnings: Vec<Diagnostic>,
+}
+
+/// Checks the files and prints what is found.
+pub fn run(args: &Args) -> ExitCode {
+    let checked: Vec<Checked> = args.files.iter().map(check).collect();
+    let text = if args.json { json(&checked) } else { checked.iter().map(describe).collect() };
+    // A reader that has gone away does not change what was found.
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    if checked.iter().all(|c| c.ok) { ExitCode::SUCCESS } else { ExitCode::from(1) }
+}
+
+fn check(path: &PathBuf) -> Checked {
+    let mut out = Checked {
+        file: path.display().to_string(),
+        ok: false,
+        rules: 0,
+        credentials: 0,
+        errors: Vec::new(),
+        warnings: Vec::new(),
+    };
+    match load_policy(path) {
+        Ok(loaded) => {
+            out.ok = true;
+            out.rules = loaded.policy.rules.len();
+            out.credentials = loaded.policy.credentials.len();
+            out.warnings = loaded.lints;
+        }
+        Err(e) => out.errors = e.diagnostics(),
+    }
+    out
+}
+
+fn describe(c: &Checked) -> String {
+    let mut out = String::new();
+    for d in &c.errors {
+        out += &format!("error: {d}\n");
+    }
+    for d in &c.warnings {
+        out += &format!("warning: {d}\n");
+    }
+    let (rules, credentials) = (count(c.rules, "rule"), count(c.credentials, "credential"));
+    out += &if c.ok {
+        format!("{}: ok, {rules}, {credentials}\n", c.file)
+    } else {
+        format!("{}: {}\n", c.file, count(c.errors.len(), "error"))
+    };
+    out
+}
+
+/// `1 rule`, `2 rules`.
+pub(super) fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+/// A line of JSON.
+pub(super) fn json<T: Serialize + ?Sized>(value: &T) -> String {
+    serde_json::to_string_pretty(value).map_or_else(|e| format!("{e}\n"), |s| s + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn good_and_bad_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let good = dir.path().join("good.toml");
+        let bad = dir.path().join("bad.toml");
+        std::fs::write(&good, "version = 1\n").unwrap();
+        std::fs::write(&bad, "version = 1\nrulez = 1\nmode = \"enforced\"\n").unwrap();
+        let checked = check(&good);
+        assert!(checked.ok && describe(&checked).contains("ok, 0 rules"));
+        let checked = check(&bad);
+        let text = describe(&checked);
+        assert!(
+            !checked.ok && text.contains("bad.toml:2:1: unknown key") && text.contains("2 errors"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,135 @@
+//! The flags with which every command names a policy.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::load::{LoadError, Loaded, load_policy, read_ca};
+use super::shorthand::{add_allow, add_bearer, parse_allow, parse_bearer, parse_resolve};
+use crate::policy::parse::Diagnostic;
+use crate::policy::{Mode, Policy};
+
+/// A policy file, shorthands, or both: shorthands are added to the file's rules.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Policy")]
+pub struct PolicyArgs {
+    /// The policy file.
+    #[arg(long, value_name = "FILE", env = "EGRET_POLICY")]
+    pub policy: Option<PathBuf>,
+    /// Allow this as well: '[METHODS ][SCHEME://]HOST[:PORT][/PATH]'.
+    #[arg(long, value_name = "WHAT")]
+    pub allow: Vec<String>,
+    /// Attach a bearer token to https requests to HOST: HOST=SECRET-REF, where SECRET-REF is
+    /// env:NAME, file:PATH or exec:COMMAND.
+    #[arg(long, value_name = "HOST=SECRET-REF")]
+    pub bearer: Vec<String>,
+    /// Dial NAME at this address: NAME=ADDR[:PORT].
+    #[arg(long, value_name = "NAME=ADDR[:PORT]")]
+    pub resolve: Vec<String>,
+    /// Trust the certificates in this PEM file for upstreams, besides the system's.
+    #[arg(long, value_name = "FILE")]
+    pub upstream_ca: Vec<PathBuf>,
+    /// Let pass what no deny rule forbids, and record what would have been refused.
+    #[arg(long)]
+    pub audit_mode: bool,
+}
+
+impl PolicyArgs {
+    /// The policy that these flags name.
+    ///
+    /// # Errors
+    /// When neither a file nor an `--allow` is given, and for everything that is wrong with them.
+    pub fn load(&self) -> Result<Loaded, LoadError> {
+        if self.policy.is_none() && self.allow.is_empty() {
+            return Err(LoadError::NoPolicy);
+        }
+        let mut errors = Vec::new();
+        let mut loaded = match self.policy.as_deref().map(load_policy) {
+            None => Loaded { policy: Policy::deny_all("command line"), lints: Vec::new() },
+            Some(Ok(loaded)) => loaded,
+            Some(Err(e)) => {
+                errors = e.diagnostics();
+                Loaded { policy: Policy::deny_all("invalid"), lints: Vec::new() }
+            }
+        };
+        let file_is_good = errors.is_empty();
+        let policy = &mut loaded.policy;
+        let mut check = |flag: &str, result: Result<(), String>| {
+            if let Err(why) = result {
+                errors.push(Diagnostic::about(flag, why));
+            }
+        };
+        let mut allows_are_good = true;
+        for text in &self.allow {
+            let added = parse_allow(text).map(|rule| add_allow(policy, rule));
+            allows_are_good &= added.is_ok();
+            check(&format!("--allow '{}'", text.escape_debug()), added);
+        }
+        for text in &self.bearer {
+            let added = parse_bearer(text).and_then(|c| match add_bearer(policy, c) {
+                // Without all rules at hand, a missing one says nothing.
+                Err(_) if !(file_is_good && allows_are_good) => Ok(()),
+                other => other,
+            });
+            check("--bearer", added);
+        }
+        for text in &self.resolve {
+            let added = parse_resolve(text).map(|(name, to)| {
+                policy.upstream.resolve.insert(name, to);
+            });
+            check(&format!("--resolve '{}'", text.escape_debug()), added);
+        }
+        for path in &self.upstream_ca {
+            let added = read_ca(path).map(|pem| policy.upstream.ca.push(pem));
+            check(&format!("--upstream-ca {}", path.display()), added);
+        }
+        if self.audit_mode {
+            policy.mode = Mode::Audit;
+        }
+        if errors.is_empty() { Ok(loaded) } else { Err(LoadError::Invalid(errors)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::explain;
+
+    fn args(allow: &[&str], bearer: &[&str]) -> PolicyArgs {
+        let own = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect();
+        PolicyArgs { allow: own(allow), bearer: own(bearer), ..PolicyArgs::default() }
+    }
+
+    #[test]
+    fn shorthands_make_a_policy() {
+        let loaded = args(&["GET x.test/a"], &["x.test=env:TOKEN"]).load().unwrap();
+        let ask = |m, u| explain(&[&loaded.policy], Some(m), u).unwrap();
+        let allowed = ask("GET", "https://x.test/a");
+        assert_eq!(allowed.credentials.len(), 1);
+        assert_eq!(allowed.decision, crate::outcome::Decision::Allow);
+        assert_eq!(ask("POST", "https://x.test/a").decision, crate::outcome::Decision::Deny);
+    }
+
+    #[test]
+    fn nothing_is_an_error_that_shows_how() {
+        for none in [PolicyArgs::default(), args(&[], &["x.test=env:A"])] {
+            let e = none.load().unwrap_err();
+            assert!(e.to_string().contains("--policy") && e.to_string().contains("--allow"), "{e}");
+        }
+        assert_eq!(
+            PolicyArgs { audit_mode: true, ..PolicyArgs::default() }.load().unwrap_err(),
+            LoadError::NoPolicy
+        );
+    }
+
+    #[test]
+    fn all_flags_are_checked_at_once() {
+        let mut bad = args(&["x.test:22", "*"], &["x.test=ghp_canary"]);
+        bad.resolve = vec!["nope".into()];
+        bad.upstream_ca = vec!["/nonexistent.pem".into()];
+        bad.policy = Some("/nonexistent.toml".into());
+        let e = bad.load().unwrap_err();
+        assert_eq!(e.diagnostics().len(), 6, "{e}");
+        assert!(!e.to_string().contains("canary"), "{e}");
+    }
+}
