@@ -2,7 +2,10 @@
 //! loopback. Every refusal stands beside a control that passes, and what reached the upstream is
 //! asserted at the upstream.
 #![expect(unreachable_pub, reason = "the modules of a test are its own crate")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "connection/credentials.rs"]
+mod credentials;
 #[path = "connection/http.rs"]
 mod http_requests;
 #[path = "connection/opaque.rs"]

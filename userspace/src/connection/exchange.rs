@@ -21,6 +21,7 @@ use crate::http::body::{Body, Download, OnEnd, Upload, UploadState};
 use crate::http::limits::Allowance;
 use crate::http::refuse::Refusal;
 use crate::http::{headers, upgrade};
+use crate::inject::{self, InjectError, Injection, ScrubReport};
 use crate::outcome::{Decision, Reason, Stage};
 use crate::policy::{self, Denial, Facts, Host, Layer, Permit, RequestFacts, Verdict};
 use crate::tls::terminate::Spoken;
@@ -103,8 +104,14 @@ async fn exchange(
         upgrade::restore(&mut head.headers, protocol.clone());
     }
 
-    let guard = connection.begin(&permit, sent).await.map_err(|e| e.at(&host))?;
-    let (upload, upload_state) = Upload::new(Body::from(body), allowance.clone());
+    let injection = connection.inject(&permit, &host, &mut head)?;
+    let attached = injection.as_ref().map_or(&[][..], Injection::names);
+    let guard = connection.begin(&permit, sent, attached).await.map_err(|e| e.at(&host))?;
+    let body = match &injection {
+        Some(injection) if !body.is_end_stream() => Body::boxed(injection.request_body(body)),
+        _ => Body::from(body),
+    };
+    let (upload, upload_state) = Upload::new(body, allowance.clone());
     let route = Route {
         connector: &connection.interceptor.connector,
         shelf: &connection.shelf,
@@ -119,10 +126,14 @@ async fn exchange(
     };
     match send(&route, Request::from_parts(head, upload)).await {
         Ok((response, lease)) => {
-            let open = Open { guard, upload: upload_state, allowance, lease };
+            let method = sent.method.clone();
+            let open = Open { guard, upload: upload_state, allowance, lease, injection, method };
             relay_answer(connection, response, open, asked, agent_side).map_err(|e| e.at(&host))
         }
-        Err(error) => Err(failed(&error, guard, &upload_state).at(&host)),
+        Err(error) => {
+            let canary = injection.as_ref().and_then(Injection::body_refusal);
+            Err(failed(&error, canary, guard, &upload_state).at(&host))
+        }
     }
 }
 
@@ -159,6 +170,8 @@ struct Open {
     upload: Arc<UploadState>,
     allowance: Option<Allowance>,
     lease: Lease,
+    injection: Option<Injection>,
+    method: http::Method,
 }
 
 /// The upstream has answered: strip, scrub, and stream it to the agent.
@@ -176,10 +189,18 @@ fn relay_answer(
     headers::strip_response(response.headers_mut());
     response.extensions_mut().clear();
     *response.version_mut() = http::Version::HTTP_11; // hyper writes what the agent speaks
-    let (head, body) = response.into_parts();
-    let Open { guard, upload, allowance, lease } = open;
-    let ending = Ending { guard, upload, lease, status };
-    let body = Download::new(Body::from(body), allowance, Box::new(ending));
+    let (mut head, body) = response.into_parts();
+    let Open { guard, upload, allowance, lease, injection, method } = open;
+    let (body, scrubbed) = match injection.as_ref().and_then(Injection::scrubber) {
+        Some(scrubber) => {
+            let body = scrubber.response(&method, &mut head, body);
+            let report = body.report();
+            (Body::boxed(body), Some(report))
+        }
+        None => (Body::from(body), None),
+    };
+    let ending = Ending { guard, upload, lease, status, injection, scrubbed };
+    let body = Download::new(body, allowance, Box::new(ending));
     Ok(Response::from_parts(head, body))
 }
 
@@ -191,7 +212,7 @@ fn switch(
     asked: Option<HeaderValue>,
     agent_side: Option<OnUpgrade>,
 ) -> Result<Response<Download>, Refused> {
-    let Open { guard, allowance, .. } = open;
+    let Open { guard, allowance, injection, .. } = open;
     let (Some(asked), Some(agent_side)) = (asked, agent_side) else {
         return Err(protocol_error(guard, "it switched protocols without being asked"));
     };
@@ -201,6 +222,9 @@ fn switch(
     let upstream_side = hyper::upgrade::on(&mut response);
     headers::strip_response(response.headers_mut());
     upgrade::restore(response.headers_mut(), asked);
+    if let Some(scrubber) = injection.as_ref().and_then(Injection::scrubber) {
+        scrubber.headers(response.headers_mut());
+    }
     response.extensions_mut().clear();
     let idle = connection.interceptor.settings.idle;
     tokio::spawn(async move {
@@ -217,7 +241,16 @@ fn protocol_error(guard: Guard, why: &str) -> Refused {
 }
 
 /// The exchange failed before an answer: by the agent's own upload, or at the upstream.
-fn failed(error: &SendError, guard: Guard, upload: &UploadState) -> Refused {
+fn failed(
+    error: &SendError,
+    canary: Option<&InjectError>,
+    guard: Guard,
+    upload: &UploadState,
+) -> Refused {
+    if let Some(canary) = canary {
+        let refused = Refused::new(canary.reason(), Stage::Inject, Some(canary.to_string()));
+        return Refused { guard: Some(Box::new(guard)), up: upload.bytes(), ..refused };
+    }
     let reason = if upload.is_cut() { Reason::UploadLimit } else { error.reason() };
     let mut message = error.to_string();
     let mut source = std::error::Error::source(error);
@@ -236,13 +269,19 @@ struct Ending {
     upload: Arc<UploadState>,
     lease: Lease,
     status: StatusCode,
+    injection: Option<Injection>,
+    scrubbed: Option<ScrubReport>,
 }
 
 impl OnEnd for Ending {
     fn ended(self: Box<Self>, down: u64, complete: bool, cut: Option<Reason>) {
-        let Self { guard, upload, lease, status } = *self;
+        let Self { guard, upload, lease, status, injection, scrubbed } = *self;
+        // The upstream may answer before the agent's upload was stopped.
+        let canary = injection.as_ref().and_then(Injection::body_refusal).map(InjectError::reason);
+        let hits = scrubbed.map_or(0, |report| report.hits());
         let outcome = Outcome {
-            reason: cut.or((!complete).then_some(Reason::Aborted)),
+            reason: canary.or(cut).or((!complete).then_some(Reason::Aborted)),
+            message: (hits > 0).then(|| format!("{hits} copies of a secret were masked")),
             ..Outcome::status(status.as_u16()).bytes(upload.bytes(), down)
         };
         record(guard.finish(outcome));
@@ -270,11 +309,34 @@ impl Connection {
         }
     }
 
+    /// Attaches what the permit grants, and refuses placeholders on their way elsewhere. The
+    /// outermost policy's secrets are the operator's; `None` where it has none.
+    fn inject(
+        &self,
+        permit: &Permit,
+        host: &Host,
+        head: &mut Parts,
+    ) -> Result<Option<Injection>, Refused> {
+        let Some(link) = self.flow.agent.chain.first() else { return Ok(None) };
+        if link.credentials.all().is_empty() && permit.credentials().is_empty() {
+            return Ok(None);
+        }
+        inject::prepare(&link.credentials, permit.credentials(), host, head)
+            .map(Some)
+            .map_err(|e| Refused::new(e.reason(), Stage::Inject, Some(e.to_string())).at(host))
+    }
+
     /// Commits the decision. Nothing goes upstream before this has succeeded.
-    async fn begin(&self, permit: &Permit, sent: &Sent) -> Result<Guard, Refused> {
+    async fn begin(
+        &self,
+        permit: &Permit,
+        sent: &Sent,
+        attached: &[Arc<str>],
+    ) -> Result<Guard, Refused> {
         let draft = self
             .draft(Event::Request, Decision::Allow)
             .permit(permit)
+            .credentials(attached)
             .layer(Stage::Request)
             .request(sent.method.as_str(), sent.uri.path(), sent.version);
         let unrecorded = |_| Refused::new(Reason::AuditUnavailable, Stage::Audit, None);
@@ -300,7 +362,7 @@ impl Connection {
                 record(guard.finish(outcome));
             }
             None => self.note(
-                self.draft(Event::Request, Decision::Deny)
+                self.draft(event_of(denial.reason), Decision::Deny)
                     .denial(&denial)
                     .layer(layer)
                     .host(host)
@@ -326,6 +388,11 @@ impl Connection {
         .response(&request_headers, sent.version)
         .map(Download::from)
     }
+}
+
+/// A canary is an event of its own, so that it can be watched for.
+fn event_of(reason: Reason) -> Event {
+    if reason == Reason::Canary { Event::Canary } else { Event::Request }
 }
 
 /// The log reports its own failures; an outcome is not a condition of anything.

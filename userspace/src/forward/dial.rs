@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::address::{self, Special};
+use super::resolve::Resolver;
 use crate::outcome::Reason;
 use crate::policy::{Host, HostName, Permit, UpstreamSettings};
 
@@ -23,6 +24,17 @@ pub type Resolving<'a> = Pin<Box<dyn Future<Output = Result<Vec<IpAddr>, Reason>
 /// How upstream names become addresses.
 pub trait Resolve: Send + Sync {
     fn resolve<'a>(&'a self, name: &'a HostName) -> Resolving<'a>;
+}
+
+impl Resolve for Resolver {
+    fn resolve<'a>(&'a self, name: &'a HostName) -> Resolving<'a> {
+        Box::pin(async move {
+            Resolver::resolve(self, name).await.map_err(|error| {
+                tracing::debug!("{error}");
+                error.reason()
+            })
+        })
+    }
 }
 
 /// How long dialling may take.

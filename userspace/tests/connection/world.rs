@@ -257,7 +257,22 @@ impl Client {
 
     /// Sends `METHOD path` to `host`, with a body.
     pub async fn call(&mut self, method: &str, host: &str, path: &str, body: &str) -> Answer {
-        let request = Request::builder().method(method);
+        self.call_with(method, host, path, body, "").await
+    }
+
+    /// The same with an Authorization header, unless it is empty.
+    pub async fn call_with(
+        &mut self,
+        method: &str,
+        host: &str,
+        path: &str,
+        body: &str,
+        authorization: &str,
+    ) -> Answer {
+        let mut request = Request::builder().method(method);
+        if !authorization.is_empty() {
+            request = request.header("authorization", authorization);
+        }
         let request = match self {
             Self::H1(_) => request.uri(path).header("host", host),
             Self::H2(_) => request.uri(format!("https://{host}{path}")),
