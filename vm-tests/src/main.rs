@@ -1,7 +1,60 @@
-//! Trivial for now.
-#![allow(clippy::print_stdout, reason = "a command line tool")]
+//! `egret-e2e`: the end-to-end tests and the demo as one binary.
+//!
+//! `egret-e2e [--egret PATH] [FILTER and other options of cargo's tests]` runs the tests;
+//! `egret-e2e demo` and `egret-e2e can-run` serve `cargo xtask demo`. The path of egret may also
+//! come from EGRET_BIN.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool that reports")]
 
-fn main() {
-    println!("{}", std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default());
-    println!("test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0s");
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use libtest_mimic::Arguments;
+use vm_tests::fixtures::Bench;
+use vm_tests::{cases, demo};
+
+fn main() -> ExitCode {
+    let mut args: Vec<String> = std::env::args().collect();
+    let egret = take_egret(&mut args);
+    let bench = match Bench::new(&egret) {
+        Ok(bench) => bench,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            return ExitCode::from(2);
+        }
+    };
+    let done = match args.get(1).map(String::as_str) {
+        Some("demo") => demo::play(&bench),
+        Some("can-run") => demo::can_run(&bench).map(|()| true),
+        _ => {
+            let arguments = Arguments::from_iter(args);
+            let (trials, skipped) = cases::trials(&bench);
+            let listing = arguments.list;
+            let conclusion = libtest_mimic::run(&arguments, trials);
+            if !listing {
+                for line in skipped {
+                    println!("skipped: {line}");
+                }
+            }
+            return conclusion.exit_code();
+        }
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `--egret PATH`, else EGRET_BIN, else the release build of the folder we are in.
+fn take_egret(args: &mut Vec<String>) -> PathBuf {
+    if let Some(at) = args.iter().position(|a| a == "--egret")
+        && at + 1 < args.len()
+    {
+        args.remove(at);
+        return args.remove(at).into();
+    }
+    std::env::var_os("EGRET_BIN").map_or_else(|| "target/release/egret".into(), PathBuf::from)
 }

@@ -1,0 +1,56 @@
+//! What a machine has. A test names its needs; one that is missing skips the test by name, and
+//! the skip is counted.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Something a test cannot do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    Bash,
+    Curl,
+    Git,
+    Node,
+    Openssl,
+    Python,
+    /// util-linux's `script`, which gives a command a terminal.
+    Script,
+    /// Network namespaces joined by a veth pair.
+    Veth,
+    Ipv6,
+}
+
+impl Need {
+    /// Whether this machine has it, found out by trying.
+    pub fn is_met(self) -> bool {
+        match self {
+            Self::Bash => starts("bash", &["--version"]),
+            Self::Curl => starts("curl", &["--version"]),
+            Self::Git => starts("git", &["--version"]),
+            Self::Node => starts("node", &["--version"]),
+            Self::Openssl => starts("openssl", &["version"]),
+            Self::Python => starts("python3", &["--version"]),
+            Self::Script => starts("script", &["--version"]),
+            Self::Veth => has_veth(),
+            Self::Ipv6 => Path::new("/proc/net/if_inet6").exists(),
+        }
+    }
+}
+
+fn starts(program: &str, args: &[&str]) -> bool {
+    Command::new(program)
+        .args(args)
+        .env("PATH", crate::fixtures::agent::PATH)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|s| s.success())
+}
+
+fn has_veth() -> bool {
+    let name = format!("e2e-n{}", std::process::id());
+    let peer = format!("e2e-m{}", std::process::id());
+    let made = starts("ip", &["link", "add", &name, "type", "veth", "peer", "name", &peer]);
+    made && starts("ip", &["link", "del", &name])
+}
