@@ -24,6 +24,7 @@ pub mod config; // beside the flow: as written -> checked
 pub mod contain; // beside the flow: how `run` starts a command that has nowhere else to go
 pub mod dns; // beside the flow: names inside the agent's world
 pub mod secrets; // beside the flow: SecretRef -> Secret
+pub mod session; // beside the flow: the assembly of one `run`
 pub mod shutdown; // beside the flow: drain as a value
 
 pub mod cli; // the command line

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-
+use crate::contain::init;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -63,16 +63,16 @@ pub enum Command {
 pub fn main() -> ExitCode {
     // The stage process of `run` is this binary again; it must not parse anything an agent or a
     // user can spell, so it is recognised before clap.
-    if let Some(code) = contain::stage_main() {
+    if let Some(code) = init::entry(std::env::args_os()) {
         return code;
     }
     let cli = Cli::parse();
     let state = cli.state.unwrap_or_else(state::default_dir);
     match cli.command {
         Command::Run(args) => run::run(args, &state),
-        Command::Check(args) => check::run(args),
-        Command::Explain(args) => explain::run(args),
-        Command::Test(args) => test::run(args),
+        Command::Check(args) => check::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Test(args) => test::run(&args),
         Command::Audit(args) => audit::run(args, &state),
         Command::Completions(args) => generate::completions(&args),
         Command::Man => generate::man(),

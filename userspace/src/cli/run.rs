@@ -148,7 +148,11 @@ fn write_summary(out: &mut dyn Write, style: Style, finished: &Finished) -> io::
         }
     }
     if finished.events_dropped > 0 {
-        writeln!(out, "  {} refusals in the kernel have no record of their own", finished.events_dropped)?;
+        writeln!(
+            out,
+            "  {} refusals in the kernel have no record of their own",
+            finished.events_dropped
+        )?;
     }
     Ok(())
 }

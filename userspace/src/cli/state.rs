@@ -9,9 +9,8 @@ pub(super) fn default_dir() -> PathBuf {
     if geteuid().is_root() {
         return "/var/lib/egret".into();
     }
-    let absolute = |name: &str| {
-        std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
-    };
+    let absolute =
+        |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     absolute("XDG_STATE_HOME")
         .or_else(|| Some(absolute("HOME")?.join(".local/state")))
         .unwrap_or_else(|| "/var/lib".into())

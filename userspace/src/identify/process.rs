@@ -21,11 +21,7 @@ pub fn describe(mut process: Process, opened: Duration, cgroup_prefix: &str) -> 
     process
 }
 
-fn prove(
-    tgid: u32,
-    opened: Duration,
-    cgroup_prefix: &str,
-) -> Option<(Option<PathBuf>, String)> {
+fn prove(tgid: u32, opened: Duration, cgroup_prefix: &str) -> Option<(Option<PathBuf>, String)> {
     // The pidfd is taken first: while it reads as alive afterwards, the pid was not recycled.
     let held = pidfd::open(tgid).ok()?;
     let base = PathBuf::from(format!("/proc/{tgid}"));

@@ -4,7 +4,7 @@
 pub mod cgroup;
 pub mod ebpf;
 pub mod events;
-pub mod orig_dst;
-pub mod self_test;
 pub mod listener;
 pub mod netns;
+pub mod orig_dst;
+pub mod self_test;

@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
+use agent_ebpf::address::Port;
 use tokio::net::{TcpListener, UdpSocket};
 
 use super::SessionError;
 use crate::identify::SessionId;
 use crate::redirect::cgroup::{Cgroup, Hierarchy};
 use crate::redirect::ebpf::{AgentFlags, Attachment, Kernel, KernelOptions, ListenerPorts};
-use crate::redirect::listener::Listeners;
+use crate::redirect::listener::{Listeners, Ports};
 use crate::redirect::netns::Netns;
 use crate::redirect::self_test;
 
@@ -41,7 +42,8 @@ impl Enclosure {
             let netns = Netns::private();
             (kernel.join(), netns)
         });
-        let kernel = kernel.map_err(|_| SessionError::Panicked("loading the kernel programs"))??;
+        let kernel =
+            kernel.map_err(|_| SessionError::Panicked("loading the kernel programs"))??;
         let netns = netns?;
         let listeners = Listeners::open(&netns)?;
         for path in hierarchy.sweep()? {
@@ -50,8 +52,7 @@ impl Enclosure {
         self_test::run(&kernel, &hierarchy)?;
         let cgroup = hierarchy.create(session)?;
         let attachment = kernel.attach(&cgroup)?;
-        let ports = listeners.ports();
-        kernel.set_listeners(netns.cookie(), ListenerPorts::both(ports.intercept, ports.dns))?;
+        kernel.set_listeners(netns.cookie(), map_entry(listeners.ports()))?;
         let flags = AgentFlags::ACTIVE.with(AgentFlags::PRIVATE_NETNS);
         kernel.set_agent(cgroup.id(), flags)?;
         let kernel = Arc::new(kernel);
@@ -94,5 +95,18 @@ impl Enclosure {
     pub(super) fn lower(self) -> Result<(), SessionError> {
         self.cgroup.destroy()?;
         Ok(())
+    }
+}
+
+fn map_entry(ports: Ports) -> ListenerPorts {
+    let (tcp, dns) = (Port::new(ports.intercept), Port::new(ports.dns));
+    ListenerPorts {
+        tcp4: tcp,
+        tcp6: tcp,
+        dns_udp4: dns,
+        dns_udp6: dns,
+        dns_tcp4: dns,
+        dns_tcp6: dns,
+        pad: [0; 4],
     }
 }

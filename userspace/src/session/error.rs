@@ -26,11 +26,15 @@ pub enum SessionError {
     User(#[from] UserError),
     #[error("{}", Lines(.0))]
     Secrets(Vec<SecretError>),
-    #[error("the audit log cannot be written, so nothing is started: {0}. Name another folder with --state, or make room")]
+    #[error(
+        "the audit log cannot be written, so nothing is started: {0}. Name another folder with --state, or make room"
+    )]
     Audit(#[from] AuditError),
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
-    #[error("{0}. `egret run` needs BPF and the right to load it (root, not a container without CAP_BPF)")]
+    #[error(
+        "{0}. `egret run` needs BPF and the right to load it (root, not a container without CAP_BPF)"
+    )]
     Kernel(#[from] KernelError),
     #[error(transparent)]
     SelfTest(#[from] SelfTestError),

@@ -217,7 +217,7 @@ fn interceptor(prepared: &Prepared, names: &Arc<Names>) -> Result<Interceptor, S
     let authority = Authority::generate(&format!("egret session {}", prepared.session))?;
     let names = Arc::clone(names);
     Ok(Interceptor::new(InterceptorParts {
-        leaves: LeafMinter::new(authority)?,
+        leaves: Arc::new(LeafMinter::new(authority)?),
         resolver: Arc::new(Resolver::system()),
         audit: prepared.audit.clone(),
         names: Arc::new(move |ip| names.name_of(ip)),

@@ -65,9 +65,7 @@ fn draft(event: &KernelEvent, agent: &Agent) -> Draft {
         draft = draft.process(process);
     }
     match event.attempt {
-        Attempt::Dial { protocol, to } => {
-            draft.dialled(to.ip(), to.port()).protocol_text(protocol)
-        }
+        Attempt::Dial { protocol, to } => draft.dialled(to.ip(), to.port()).protocol_text(protocol),
         Attempt::Bind { protocol, at } => draft
             .dialled(at.ip(), at.port())
             .protocol_text(protocol)
@@ -76,8 +74,8 @@ fn draft(event: &KernelEvent, agent: &Agent) -> Draft {
             .dialled(to.ip(), to.port())
             .protocol_text(protocol)
             .message(&format!("a packet to interface {interface}")),
-        Attempt::Socket { family, kind, protocol } => draft.message(&format!(
-            "socket of family {family}, type {kind}, protocol {protocol}"
-        )),
+        Attempt::Socket { family, kind, protocol } => {
+            draft.message(&format!("socket of family {family}, type {kind}, protocol {protocol}"))
+        }
     }
 }

@@ -1,5 +1,4 @@
 //! The only folder with `unsafe`. Each file wraps one group of system calls.
-pub mod pidfd;
 
 pub mod bpf;
 pub mod probe;
@@ -10,6 +9,7 @@ pub mod fdpass;
 pub mod memory;
 pub mod mount;
 pub mod netns;
+pub mod pidfd;
 pub mod poll;
 pub mod process;
 pub mod seccomp;
