@@ -9,7 +9,7 @@ const DIR: &str = "EGRET_TEST_AUDIT_DIR";
 const SESSION: &str = "EGRET_TEST_AUDIT_SESSION";
 
 /// Records that a child writes at most.
-const ENOUGH: u64 = 400;
+const ENOUGH: u64 = 200;
 
 /// The session name that makes a child open and close one session after the other.
 const OPENER: &str = "opener";
