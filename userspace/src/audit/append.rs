@@ -62,6 +62,11 @@ impl AppendFile {
         Ok(())
     }
 
+    /// Waits until what was appended survives a power failure.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
     /// Bytes of the file.
     pub(super) fn len(&self) -> u64 {
         self.len

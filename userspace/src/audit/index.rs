@@ -13,7 +13,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::AuditError;
 use super::append::AppendFile;
 use super::chain::{self, Chain, Hash, Head, Seq};
 use super::checkpoint::{self, Circumstances, PublicKey, Signer};
@@ -22,6 +21,7 @@ use super::layout::{INDEX, Layout};
 use super::line::to_ascii_json;
 use super::record::SCHEMA;
 use super::timestamp::Timestamp;
+use super::{AuditError, Durability};
 
 /// How long to wait for another process that is writing to the index.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -101,6 +101,7 @@ impl Entry {
 pub(super) struct Index<'a> {
     layout: &'a Layout,
     boot: &'a str,
+    durability: Durability,
     file: AppendFile,
     checkpoints: AppendFile,
     signer: Signer,
@@ -109,7 +110,11 @@ pub(super) struct Index<'a> {
 
 impl<'a> Index<'a> {
     /// Waits for the lock, takes over what a killed process left and creates what is missing.
-    pub(super) fn lock(layout: &'a Layout, boot: &'a str) -> Result<Self, AuditError> {
+    pub(super) fn lock(
+        layout: &'a Layout,
+        boot: &'a str,
+        durability: Durability,
+    ) -> Result<Self, AuditError> {
         let path = layout.index();
         let file = patiently(&path)?;
         let ck_path = layout.checkpoints(INDEX);
@@ -122,7 +127,7 @@ impl<'a> Index<'a> {
             }
             None => return Err(AuditError::KeyLost { path: key_path }),
         };
-        let mut index = Self { layout, boot, file, checkpoints, signer, head };
+        let mut index = Self { layout, boot, durability, file, checkpoints, signer, head };
         index.catch_up_checkpoints()?;
         index.catch_up()?;
         if index.head.seq == Seq(0) {
@@ -263,14 +268,21 @@ impl<'a> Index<'a> {
         let time = Timestamp::from_system(SystemTime::now());
         let at = Circumstances { time, boot: self.boot, policy: None };
         let line = self.signer.sign(self.head, &at).map_err(io::Error::from)?;
+        // Each step is on the disk before the next one speaks of it.
+        self.sync(&self.file)?;
         self.checkpoints.append(&line)?;
+        self.sync(&self.checkpoints)?;
         self.signer.evolve();
         self.save_keys()
     }
 
+    fn sync(&self, file: &AppendFile) -> io::Result<()> {
+        if self.durability == Durability::Power { file.sync() } else { Ok(()) }
+    }
+
     fn save_keys(&self) -> Result<(), AuditError> {
         let path = self.layout.index_key();
-        keyfile::save(&path, &self.signer, self.head).map_err(open_error(&path))
+        keyfile::save(&path, &self.signer, self.head, self.durability).map_err(open_error(&path))
     }
 
     fn tampered(&self) -> AuditError {

@@ -42,7 +42,10 @@ fn run(layout: &Layout, stopped: &Receiver<()>) {
     while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(EVERY) {
         if store.is_none() {
             // `None` again when another process has it: it takes our records too.
-            store = Store::open(layout).unwrap_or_default();
+            store = Store::open(layout).unwrap_or_else(|e| {
+                tracing::warn!("the audit store cannot be used: {e}");
+                None
+            });
         }
         let Some(open) = &store else { continue };
         let stop = || stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Disconnected);

@@ -9,6 +9,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
+use super::Durability;
 use super::chain::{Hash, Head, Seq};
 use super::checkpoint::Signer;
 use super::layout::INDEX;
@@ -47,7 +48,12 @@ pub(super) fn load(path: &Path) -> io::Result<Option<(Signer, Head)>> {
 }
 
 /// Replaces the file.
-pub(super) fn save(path: &Path, signer: &Signer, head: Head) -> io::Result<()> {
+pub(super) fn save(
+    path: &Path,
+    signer: &Signer,
+    head: Head,
+    durability: Durability,
+) -> io::Result<()> {
     let (n, key, next) = signer.keys();
     let (seq, size) = (head.seq, head.size);
     let file =
@@ -57,6 +63,9 @@ pub(super) fn save(path: &Path, signer: &Signer, head: Head) -> io::Result<()> {
     let mut out =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temp)?;
     out.write_all(&text)?;
+    if durability == Durability::Power {
+        out.sync_all()?;
+    }
     drop(out);
     fs::rename(&temp, path)
 }

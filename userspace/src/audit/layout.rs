@@ -10,7 +10,7 @@
 //! checkpoints/NAME.jsonl    the second place: signed positions of each journal and of the index
 //! ```
 
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -41,6 +41,14 @@ impl Layout {
             make(&self.root.join(sub))?;
         }
         make(&self.checkpoints)
+    }
+
+    /// Waits until files created in the folders survive a power failure.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        for dir in [&self.root, &self.journals(), &self.live_dir(), &self.checkpoints] {
+            File::open(dir)?.sync_all()?;
+        }
+        Ok(())
     }
 
     pub(super) fn root(&self) -> &Path {

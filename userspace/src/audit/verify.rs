@@ -3,6 +3,9 @@
 //! What it cannot find: records cut from the end of a journal whose writer was killed, past its
 //! last checkpoint; and a log that root rewrote together with its checkpoints. A checkpoint that
 //! was copied elsewhere, given with `--checkpoint`, finds both.
+//!
+//! What it cannot tell apart: records that someone cut away, and records that a power failure took
+//! from a log that was only promised to survive the death of egret ([`super::Durability`]).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};

@@ -55,7 +55,7 @@ impl Writer {
         }
         layout.create().map_err(open_error(layout.root()))?;
         let boot = boot_id();
-        let mut index = Index::lock(layout, &boot)?;
+        let mut index = Index::lock(layout, &boot, options.durability)?;
         index.sweep()?;
         let name = free_name(layout, session);
         let marker = layout.live(&name);
@@ -65,6 +65,9 @@ impl Writer {
         let path = layout.checkpoints(&name);
         let checkpoints = AppendFile::create(&path).map_err(open_error(&path))?;
         let signer = Signer::new(&name);
+        if options.durability == Durability::Power {
+            layout.sync().map_err(open_error(layout.root()))?;
+        }
         index.append(Entry::opened(&name, signer.public()))?;
         drop(index);
         let files = Files {
@@ -153,7 +156,7 @@ impl Writer {
         written?;
         self.checkpoint()?;
         let Some(files) = &self.files else { return Ok(()) };
-        let mut index = Index::lock(&files.layout, &files.boot)?;
+        let mut index = Index::lock(&files.layout, &files.boot, files.durability)?;
         index.append(Entry::ended(Kind::Closed, &files.name, self.journal.head()))?;
         let marker = files.layout.live(&files.name);
         fs::remove_file(&marker).map_err(open_error(&marker))

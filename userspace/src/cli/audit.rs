@@ -9,6 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use clap::{Subcommand, ValueEnum};
 
+pub use show::summary as print_summary;
+
 use super::output::{Colour, Style, json_line};
 use crate::audit::query::{Filter, Reader, parse_since};
 use crate::audit::verify::{Condition, Report, verify};
