@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use http::header::HOST;
+use http::header::{COOKIE, HOST};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Request, Response, Uri, Version};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version};
 use hyper::body::Incoming;
 
 use super::pool::{ConnectError, Connector, Lease, Shelf};
@@ -26,6 +26,9 @@ pub struct Route<'a> {
     /// From the end of the request's head to the head of the answer.
     pub patience: Duration,
 }
+
+/// Pooled connections that may turn out to be closed before one request gives up.
+const TRIES: usize = 4;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +61,9 @@ pub async fn send(
     mut request: Request<Upload>,
 ) -> Result<(Response<Incoming>, Lease), SendError> {
     let target = request.uri().path_and_query().cloned().ok_or(SendError::Unwritable)?;
+    let mut tries = 0;
     loop {
+        tries += 1;
         let mut lease =
             route.shelf.lease(route.connector, route.permit, route.offer, route.settings).await?;
         address(&mut request, &lease, route, &target)?;
@@ -67,7 +72,7 @@ pub async fn send(
             Ok(Ok(response)) => return Ok((response, lease)),
             Ok(Err(mut error)) => match error.take_message() {
                 // A pooled connection that the upstream had closed: nothing of it was sent.
-                Some(unsent) if lease.reused => request = unsent,
+                Some(unsent) if lease.reused && tries < TRIES => request = unsent,
                 _ => return Err(SendError::Http(error.into_error())),
             },
             Err(_) => return Err(SendError::Timeout),
@@ -96,7 +101,36 @@ fn address(
         *request.version_mut() = Version::HTTP_11;
         let host = HeaderValue::from_str(route.authority).map_err(|_| SendError::Unwritable)?;
         request.headers_mut().insert(HOST, host);
+        join_cookies(request.headers_mut());
     }
     *request.uri_mut() = Uri::from_parts(parts).map_err(|_| SendError::Unwritable)?;
     Ok(())
+}
+
+/// HTTP/2 may split cookies over several fields; HTTP/1 has one (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let all: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(mut joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
+        joined.set_sensitive(true);
+        headers.insert(COOKIE, joined);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cookies_are_one_field_in_http_1() {
+        let mut headers = HeaderMap::new();
+        for crumb in ["a=1", "b=2", "c=3"] {
+            headers.append(COOKIE, HeaderValue::from_static(crumb));
+        }
+        join_cookies(&mut headers);
+        let joined: Vec<_> = headers.get_all(COOKIE).iter().collect();
+        assert_eq!(joined, ["a=1; b=2; c=3"]);
+    }
 }

@@ -134,3 +134,38 @@ async fn an_unknown_protocol_is_not_agreed_on() {
     assert!(world.connect_tls(API, 443, "api.test", b"h3").await.is_err());
     assert!(world.connect_tls(API, 443, "api.test", b"h2").await.is_ok(), "control");
 }
+
+/// A TLS client that sends a GREASE Encrypted ClientHello, which looks like a real one.
+async fn greasing(world: &World, ca: &str) -> std::io::Result<impl Sized> {
+    use rustls::client::{EchGreaseConfig, EchMode};
+    use rustls::crypto::aws_lc_rs::{self, hpke};
+    use rustls_pki_types::pem::PemObject;
+
+    let suite = hpke::ALL_SUPPORTED_SUITES[0];
+    let (key, _) = suite.generate_key_pair().unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(rustls_pki_types::CertificateDer::from_pem_slice(ca.as_bytes()).unwrap()).unwrap();
+    let config = rustls::ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
+        .with_ech(EchMode::Grease(EchGreaseConfig::new(suite, key)))
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = rustls_pki_types::ServerName::try_from("api.test").unwrap();
+    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, world.connect(API, 443)).await
+}
+
+#[tokio::test]
+async fn an_encrypted_hello_is_opened_or_refused_but_never_passed_on() {
+    let up = upstream::https("api.test").await;
+    let world =
+        |protocol| World::new(policy(vec![allow("api.test", 443, protocol)], &[("api.test", &up)]));
+    let passing = world(Protocol::Tls);
+    assert!(greasing(&passing, &up.ca).await.is_err());
+    assert_eq!(passing.records(1).await, ["connect deny encrypted_hello"]);
+    assert_eq!(up.notes.connections(), 0);
+
+    let opening = world(Protocol::Https);
+    assert!(greasing(&opening, &opening.interceptor.authority_pem()).await.is_ok());
+    let control = tls_client(passing.connect(API, 443), &up.ca, "api.test", b"http/1.1").await;
+    assert!(control.is_ok());
+}
