@@ -1,12 +1,13 @@
 //! `egret check`: is a policy file right. Exits 0 if every file is, 1 otherwise.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde::Serialize;
 
 use crate::config::load_policy;
+use crate::policy::CaseTable;
 use crate::policy::parse::Diagnostic;
 
 const EXAMPLES: &str = "\
@@ -16,7 +17,8 @@ Examples:
 
 Exit status: 0 every file is a policy, 1 one of them is not. Warnings do not change it.";
 
-/// Check policy files: every error at once, with its place and what to write instead.
+/// Check policy files (and case tables, by their name *.test.toml): every error at once, with its
+/// place and what to write instead.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -41,14 +43,14 @@ struct Checked {
 
 /// Checks the files and prints what is found.
 pub fn run(args: &Args) -> ExitCode {
-    let checked: Vec<Checked> = args.files.iter().map(check).collect();
+    let checked: Vec<Checked> = args.files.iter().map(|path| check(path)).collect();
     let text = if args.json { json(&checked) } else { checked.iter().map(describe).collect() };
     // A reader that has gone away does not change what was found.
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
     if checked.iter().all(|c| c.ok) { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
-fn check(path: &PathBuf) -> Checked {
+fn check(path: &Path) -> Checked {
     let mut out = Checked {
         file: path.display().to_string(),
         ok: false,
@@ -57,6 +59,14 @@ fn check(path: &PathBuf) -> Checked {
         errors: Vec::new(),
         warnings: Vec::new(),
     };
+    if out.file.ends_with(".test.toml") {
+        let text =
+            std::fs::read_to_string(path).map_err(|e| Diagnostic::about(&out.file, e.to_string()));
+        let found = text.and_then(|t| CaseTable::parse(&out.file, &t).map_err(|e| e.0));
+        out.errors.extend(found.err());
+        out.ok = out.errors.is_empty();
+        return out;
+    }
     match load_policy(path) {
         Ok(loaded) => {
             out.ok = true;
@@ -78,7 +88,9 @@ fn describe(c: &Checked) -> String {
         out += &format!("warning: {d}\n");
     }
     let (rules, credentials) = (count(c.rules, "rule"), count(c.credentials, "credential"));
-    out += &if c.ok {
+    out += &if c.ok && c.file.ends_with(".test.toml") {
+        format!("{}: ok, a case table\n", c.file)
+    } else if c.ok {
         format!("{}: ok, {rules}, {credentials}\n", c.file)
     } else {
         format!("{}: {}\n", c.file, count(c.errors.len(), "error"))

@@ -18,12 +18,12 @@ Exit status: 0 allowed (in audit mode: let pass), 1 refused, 2 someone would be 
 
 /// Explain what a policy decides for a request: which rule decides, and why the others do not.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, override_usage = "egret explain [OPTIONS] [METHOD] URL")]
 pub struct Args {
     #[command(flatten)]
     pub policy: PolicyArgs,
     /// A method (GET if absent) and a URL: https://, http://, tls:// or tcp://.
-    #[arg(required = true, num_args = 1..=2, value_names = ["METHOD", "URL"])]
+    #[arg(required = true, num_args = 1..=2, value_name = "URL")]
     pub request: Vec<String>,
     /// Print one JSON object.
     #[arg(long)]

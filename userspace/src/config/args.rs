@@ -11,26 +11,25 @@ use crate::policy::{Mode, Policy};
 
 /// A policy file, shorthands, or both: shorthands are added to the file's rules.
 #[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Policy")]
 pub struct PolicyArgs {
     /// The policy file.
-    #[arg(long, value_name = "FILE", env = "EGRET_POLICY")]
+    #[arg(long, help_heading = "Policy", value_name = "FILE", env = "EGRET_POLICY")]
     pub policy: Option<PathBuf>,
     /// Allow this as well: '[METHODS ][SCHEME://]HOST[:PORT][/PATH]'.
-    #[arg(long, value_name = "WHAT")]
+    #[arg(long, help_heading = "Policy", value_name = "WHAT")]
     pub allow: Vec<String>,
     /// Attach a bearer token to https requests to HOST: HOST=SECRET-REF, where SECRET-REF is
     /// env:NAME, file:PATH or exec:COMMAND.
-    #[arg(long, value_name = "HOST=SECRET-REF")]
+    #[arg(long, help_heading = "Policy", value_name = "HOST=SECRET-REF")]
     pub bearer: Vec<String>,
     /// Dial NAME at this address: NAME=ADDR[:PORT].
-    #[arg(long, value_name = "NAME=ADDR[:PORT]")]
+    #[arg(long, help_heading = "Policy", value_name = "NAME=ADDR[:PORT]")]
     pub resolve: Vec<String>,
     /// Trust the certificates in this PEM file for upstreams, besides the system's.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = "Policy", value_name = "FILE")]
     pub upstream_ca: Vec<PathBuf>,
     /// Let pass what no deny rule forbids, and record what would have been refused.
-    #[arg(long)]
+    #[arg(long, help_heading = "Policy")]
     pub audit_mode: bool,
 }
 

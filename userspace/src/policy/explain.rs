@@ -131,25 +131,36 @@ fn considered(chain: &[&Policy], facts: &Facts<'_>, decider: Option<&str>) -> Ve
                 decides,
                 why: why(rule, standing, facts, decides),
             };
-            ranked.push((if decides { 0 } else { distance(standing) }, entry));
+            let rank = if decides { 0 } else { distance(rule, standing, facts) };
+            ranked.push((rank, entry));
         }
     }
     ranked.sort_by_key(|(rank, _)| *rank);
     ranked.into_iter().map(|(_, c)| c).collect()
 }
 
-/// How far a rule is from matching; 0 is the deciding rule.
-fn distance(standing: Standing) -> u8 {
-    match standing {
-        Standing::Yes | Standing::Unclear => 1,
-        Standing::Pending => 2,
-        Standing::No(Miss::AmbiguousPath(_)) => 3,
-        Standing::No(Miss::Path) => 4,
-        Standing::No(Miss::Method) => 5,
-        Standing::No(Miss::Protocol) => 6,
-        Standing::No(Miss::Port) => 7,
-        Standing::No(Miss::Host) => 8,
-    }
+/// How far a rule is from deciding; 0 is the deciding rule. Deny and ask rules that do not match
+/// come last, since changing them would not help.
+fn distance(rule: &Rule, standing: Standing, facts: &Facts<'_>) -> u8 {
+    let miss = match standing {
+        Standing::Yes | Standing::Unclear => return 1,
+        Standing::Pending => return 2,
+        Standing::No(miss) => miss,
+    };
+    let only_method = || {
+        let path = facts.request.map_or("", |r| r.path);
+        rule.paths.as_ref().is_none_or(|paths| paths.iter().any(|p| p.matches(path)))
+    };
+    let near = match miss {
+        Miss::Method if only_method() => 3,
+        Miss::AmbiguousPath(_) => 4,
+        Miss::Path => 5,
+        Miss::Method => 6,
+        Miss::Protocol => 7,
+        Miss::Port => 8,
+        Miss::Host => 9,
+    };
+    if rule.action == Action::Allow { near } else { near + 10 }
 }
 
 fn why(rule: &Rule, standing: Standing, facts: &Facts<'_>, decides: bool) -> String {
@@ -188,8 +199,15 @@ fn why(rule: &Rule, standing: Standing, facts: &Facts<'_>, decides: bool) -> Str
     }
 }
 
+/// How many patterns a sentence names.
+const LONGEST_LIST: usize = 4;
+
 fn list<T: fmt::Display>(items: &[T]) -> String {
-    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    let shown: Vec<String> = items.iter().take(LONGEST_LIST).map(ToString::to_string).collect();
+    match items.len().saturating_sub(LONGEST_LIST) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
 }
 
 /// For a person: the decision, then rule by rule.

@@ -394,9 +394,10 @@ fn explanations_name_the_nearest_miss_first() {
     );
     let got = explain(&[&p], Some("POST"), "https://x.test/a").unwrap();
     let order: Vec<&str> = got.considered.iter().map(|c| &*c.rule).collect();
-    assert_eq!(order, ["other path", "other method", "other host"]);
-    assert_eq!(got.considered[0].why, "path /a is not in /b");
-    assert_eq!(got.considered[0].origin, "p.toml:8");
+    assert_eq!(order, ["other method", "other path", "other host"]);
+    assert_eq!(got.considered[0].why, "method POST is not in GET");
+    assert_eq!(got.considered[1].why, "path /a is not in /b");
+    assert_eq!(got.considered[1].origin, "p.toml:8");
     assert_eq!((got.decision.as_str(), got.reason), ("deny", Some(Reason::NoRule)));
     let got = explain(&[&p], Some("GET"), "https://x.test/a").unwrap();
     assert!(got.considered[0].decides && got.rule.as_deref() == Some("other method"));

@@ -195,7 +195,7 @@ fn lints() {
         let lints = parsed(&format!("{HEAD}{text}")).lints;
         match want {
             Some(want) => {
-                assert!(lints.iter().any(|l| l.to_string().contains(want)), "{text}\n{lints:?}")
+                assert!(lints.iter().any(|l| l.to_string().contains(want)), "{text}\n{lints:?}");
             }
             None => assert_eq!(lints, [], "{text}"),
         }
