@@ -48,7 +48,6 @@ pub struct Options {
     /// The agent's name in records.
     pub name: Option<String>,
     pub policy: Policy,
-    /// The files that the policy was read from: the agent must not see them change.
     pub command: Vec<OsString>,
     /// `--user`: a name or number, with `:group`.
     pub user: Option<String>,
@@ -74,8 +73,8 @@ pub struct Finished {
 ///
 /// # Errors
 /// Nothing of the command has run, or everything has been ended; nothing is left behind.
-pub fn run(options: Options, ended: impl FnOnce(ExitStatus)) -> Result<Finished, SessionError> {
-    let prepared = Prepared::new(&options)?;
+pub fn run(options: &Options, ended: impl FnOnce(ExitStatus)) -> Result<Finished, SessionError> {
+    let prepared = Prepared::new(options)?;
     let enclosure = Enclosure::raise(&prepared.session)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -83,18 +82,17 @@ pub fn run(options: Options, ended: impl FnOnce(ExitStatus)) -> Result<Finished,
         .build()
         .map_err(|source| SessionError::Io { doing: "start the runtime", source })?;
     let mut served = Served::start(&runtime, &prepared, &enclosure)?;
-    let spec = world::spec(&options, &prepared, &enclosure, &served.interceptor)?;
+    let spec = world::spec(options, &prepared, &enclosure, &served.interceptor)?;
     let child = match contain::spawn(spec) {
         Ok(child) => child,
         Err(error) => {
-            prepared.record_end(&error.to_string());
+            prepared.close(&error.to_string());
             return Err(error.into());
         }
     };
     let waited = child.wait(ended);
-    served.stop(&runtime, &prepared, &enclosure);
+    served.stop(&runtime, &prepared);
     let status = waited.map_err(|source| SessionError::Io { doing: "wait", source })?;
-    prepared.record_end(&format!("exit code {}", status.code()));
     let finished = Finished {
         status,
         session: prepared.session.clone(),
@@ -102,10 +100,8 @@ pub fn run(options: Options, ended: impl FnOnce(ExitStatus)) -> Result<Finished,
         events_dropped: enclosure.kernel.stats().map_or(0, |s| s.events_dropped),
     };
     runtime.shutdown_timeout(Duration::from_millis(200));
+    prepared.close(&format!("exit code {}", status.code()));
     enclosure.lower()?;
-    if let Err(error) = prepared.audit.close() {
-        tracing::error!(%error, "the audit log could not be closed");
-    }
     Ok(finished)
 }
 
@@ -138,12 +134,13 @@ impl Prepared {
             credentials: Arc::new(credentials),
         };
         let agent = Arc::new(Agent { chain: vec![link], session: session.clone() });
-        let audit = Audit::open(&AuditOptions::new(&options.state, session.clone()))?;
         let command = options.command.first().map(|c| c.to_string_lossy().into_owned());
-        let start = Draft::note(Event::SessionStart)
-            .agent(&agent)
-            .message(&format!("run {}", command.unwrap_or_default()));
-        audit.record(start)?;
+        let audit = Audit::open(&AuditOptions {
+            opening: Draft::note(Event::SessionStart)
+                .agent(&agent)
+                .message(&format!("run {}", command.unwrap_or_default())),
+            ..AuditOptions::new(&options.state, session.clone())
+        })?;
         Ok(Self { session, user, agent, audit })
     }
 
@@ -151,10 +148,10 @@ impl Prepared {
         self.agent.chain.iter().map(|link| &*link.credentials)
     }
 
-    fn record_end(&self, how: &str) {
-        let draft = Draft::note(Event::SessionEnd).agent(&self.agent).message(how);
-        if let Err(error) = self.audit.record(draft) {
-            tracing::error!(%error, "the end of the session could not be recorded");
+    fn close(&self, how: &str) {
+        let last = Draft::note(Event::SessionEnd).agent(&self.agent).message(how);
+        if let Err(error) = self.audit.close_with(last) {
+            tracing::error!(%error, "the audit log could not be closed");
         }
     }
 }
@@ -164,7 +161,9 @@ struct Served {
     interceptor: Arc<Interceptor>,
     trigger: Trigger,
     tasks: JoinSet<()>,
-    beat: tokio::task::JoinHandle<()>,
+    /// Ended last: without heartbeats the kernel closes.
+    timers: JoinSet<()>,
+    recorder: Arc<watch::Recorder>,
 }
 
 impl Served {
@@ -185,30 +184,33 @@ impl Served {
             netns: enclosure.netns.cookie(),
             cgroup: enclosure.cgroup_path(),
         });
-        let server = Arc::new(names::server(names, &prepared.agent, &prepared.audit));
+        let server = Arc::new(names::server(Arc::clone(&names), &prepared.agent, &prepared.audit));
         let _inside = runtime.enter(); // tokio's sockets register with the runtime
         let sockets = enclosure.sockets()?;
         let mut tasks = JoinSet::new();
         tasks.spawn(gate::accept(sockets.intercept, gate, watcher.clone()));
         tasks.spawn(dns::serve(sockets.dns_udp, sockets.dns_tcp, server, watcher.clone()));
         let (agent, audit) = (Arc::clone(&prepared.agent), prepared.audit.clone());
-        tasks.spawn(watch::record_events(Arc::clone(kernel), agent, audit, watcher));
-        let beat = runtime.spawn(watch::beat(Arc::clone(kernel)));
+        let recorder = Arc::new(watch::Recorder::new(Arc::clone(kernel), agent, audit, names));
+        tasks.spawn(Arc::clone(&recorder).run(watcher));
+        let mut timers = JoinSet::new();
+        timers.spawn(watch::beat(Arc::clone(kernel)));
+        timers.spawn(watch::sweep(Arc::clone(&interceptor)));
         // The first use of the crypto library costs tens of milliseconds: not in a handshake.
         runtime.spawn_blocking(crate::tls::warm);
-        Ok(Self { interceptor, trigger, tasks, beat })
+        Ok(Self { interceptor, trigger, tasks, timers, recorder })
     }
 
     /// Ends the tasks, gently and then not, and writes down what the kernel still had to say.
-    fn stop(&mut self, runtime: &Runtime, prepared: &Prepared, enclosure: &Enclosure) {
+    fn stop(&mut self, runtime: &Runtime, prepared: &Prepared) {
         self.trigger.drain();
         runtime.block_on(async {
             let ended = async { while self.tasks.join_next().await.is_some() {} };
             let _ = tokio::time::timeout(DRAIN, ended).await;
             self.tasks.shutdown().await;
         });
-        self.beat.abort();
-        watch::drain_events(&enclosure.kernel, &prepared.agent, &prepared.audit);
+        self.timers.abort_all();
+        self.recorder.drain();
         self.interceptor.forget(&prepared.session);
     }
 }
