@@ -43,7 +43,7 @@ pub(crate) fn follow(ctx: &SockOpsContext) {
         publish(ctx, ops, state);
     } else if field!(ops, __bindgen_anon_1.args[1]) == BPF_TCP_CLOSE && state.published != 0 {
         // The interceptor may have taken it long ago.
-        let _ = FLOWS.remove(state.key);
+        let _ = FLOWS.remove(&state.key);
         state.published = 0;
     }
 }
@@ -66,7 +66,7 @@ fn publish(ctx: &SockOpsContext, ops: *mut bpf_sock_ops, state: &mut SocketState
     let to = (connect::loopback(v4), state.via);
     state.key = FlowKey::tcp(state.origin.netns, (source, source_port), to);
     let _ = FLOWS.remove(FlowKey::reservation(state.origin.socket));
-    if FLOWS.insert(state.key, &state.origin, 0).is_ok() {
+    if FLOWS.insert(&state.key, &state.origin, 0).is_ok() {
         state.published = 1;
     } else {
         // Another connection took the freed place. The interceptor will find no flow, and refuse.
@@ -75,7 +75,7 @@ fn publish(ctx: &SockOpsContext, ops: *mut bpf_sock_ops, state: &mut SocketState
     // Without the callback at its end the entry would stay until the same addresses and ports come
     // again. It cannot fail for this flag on a full socket; if it did, the flow must not stay.
     if ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32).is_err() && state.published != 0 {
-        let _ = FLOWS.remove(state.key);
+        let _ = FLOWS.remove(&state.key);
         state.published = 0;
     }
 }
