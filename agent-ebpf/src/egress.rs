@@ -52,8 +52,8 @@ fn headers(ctx: &SkBuffContext) -> (Dial, u16) {
     (Dial { protocol, dst, port: Port::from_network(port) }, family)
 }
 
-/// The deepest agent that the packet's socket belongs to, or 0. A function of its own for the same
-/// reason as [`agent::current_id`].
+/// The deepest agent that the packet's socket belongs to, or 0. A function of its own, so that
+/// the verifier forgets at its end which way it took.
 #[inline(never)]
 fn agent_of(skb: *mut __sk_buff, cgroup: u64) -> u64 {
     if agent::is_agent(cgroup) {

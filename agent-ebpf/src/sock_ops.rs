@@ -6,9 +6,9 @@
 
 use agent_ebpf::abi::{FlowKey, STAT_FLOWS_LOST, SocketState};
 use agent_ebpf::address::{Address, Port};
+use agent_ebpf::decide;
 use aya_ebpf::bindings::{
-    BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE,
-    bpf_sock_ops,
+    BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock_ops,
 };
 use aya_ebpf::programs::SockOpsContext;
 
@@ -41,7 +41,10 @@ pub(crate) fn follow(ctx: &SockOpsContext) {
     let state = unsafe { &mut *state };
     if op == BPF_SOCK_OPS_TCP_CONNECT_CB {
         publish(ctx, ops, state);
-    } else if field!(ops, __bindgen_anon_1.args[1]) == BPF_TCP_CLOSE && state.published != 0 {
+        return;
+    }
+    let (old, new) = (field!(ops, __bindgen_anon_1.args[0]), field!(ops, __bindgen_anon_1.args[1]));
+    if state.published != 0 && decide::flow_ends(old, new) {
         // The interceptor may have taken it long ago.
         let _ = FLOWS.remove(&state.key);
         state.published = 0;
