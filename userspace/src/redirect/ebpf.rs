@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use agent_ebpf::abi::{
-    AgentEntry, FlowKey, Hook, Lease, Origin, STAT_EVENTS_DROPPED, STAT_FLOWS_LOST,
+    AgentEntry, FlowKey, Hook, Lease, MAX_FLOWS, Origin, STAT_EVENTS_DROPPED, STAT_FLOWS_LOST,
 };
 use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::{Program, ProgramError};
@@ -66,6 +66,8 @@ pub enum KernelError {
     Missing(&'static str),
     #[error("the program `{program}` cannot be attached to {cgroup}: {source}")]
     Attach { program: &'static str, cgroup: PathBuf, source: io::Error },
+    #[error("the clock cannot be read: {0}")]
+    Clock(#[source] nix::errno::Errno),
     #[error("the kernel map `{map}` does not answer: {source}")]
     Map { map: &'static str, source: io::Error },
 }
@@ -227,16 +229,39 @@ impl Kernel {
         Ok(origin.as_ref().map(KernelFlow::from))
     }
 
+    /// Removes flows that nobody took within `age`, and answers how many. Call it now and then: a
+    /// client that closed before it was accepted leaves its flow behind if it never is.
+    ///
+    /// # Errors
+    /// When the map is gone.
+    pub fn sweep_flows(&self, age: Duration) -> Result<usize, KernelError> {
+        let oldest = nanos(now(ClockId::CLOCK_BOOTTIME)?.saturating_sub(age));
+        let flows = self.flows.as_fd();
+        let mut stale = Vec::new();
+        let mut key = bpf::map_next_key::<FlowKey>(flows, None).map_err(at("FLOWS"))?;
+        // Entries that come and go meanwhile can make the walk start over, so it is bounded by what
+        // the map can hold.
+        for _ in 0..MAX_FLOWS {
+            let Some(current) = key else { break };
+            let origin: Option<Origin> = bpf::map_get(flows, &current).map_err(at("FLOWS"))?;
+            if origin.is_some_and(|o| o.time < oldest) {
+                stale.push(current);
+            }
+            key = bpf::map_next_key(flows, Some(&current)).map_err(at("FLOWS"))?;
+        }
+        for key in &stale {
+            bpf::map_remove(flows, key).map_err(at("FLOWS"))?;
+        }
+        Ok(stale.len())
+    }
+
     /// Renews the lease. Call it from the part of egret whose health it stands for.
     ///
     /// # Errors
     /// When the map is gone.
     pub fn beat(&self) -> Result<(), KernelError> {
-        let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
-            .map(Duration::from)
-            .map_err(|e| KernelError::Map { map: "LEASE", source: e.into() })?;
-        let limit = nanos(self.lease_limit);
-        self.set_lease(Lease { beat: nanos(now).max(1), limit })
+        let beat = nanos(now(ClockId::CLOCK_MONOTONIC)?).max(1);
+        self.set_lease(Lease { beat, limit: nanos(self.lease_limit) })
     }
 
     /// Ends the lease at once: every agent is refused until the next [`Kernel::beat`].
@@ -381,6 +406,10 @@ fn typed<T: TryFrom<Map>>(object: &mut Ebpf, name: &'static str) -> Result<T, Ke
 
 fn at(map: &'static str) -> impl Fn(io::Error) -> KernelError {
     move |source| KernelError::Map { map, source }
+}
+
+fn now(clock: ClockId) -> Result<Duration, KernelError> {
+    clock_gettime(clock).map(Duration::from).map_err(KernelError::Clock)
 }
 
 /// Saturates after 584 years.

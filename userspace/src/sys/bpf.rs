@@ -11,6 +11,7 @@ use agent_ebpf::abi::{Plain, bytes_of, bytes_of_mut};
 const MAP_LOOKUP_ELEM: u32 = 1;
 const MAP_UPDATE_ELEM: u32 = 2;
 const MAP_DELETE_ELEM: u32 = 3;
+const MAP_GET_NEXT_KEY: u32 = 4;
 const MAP_LOOKUP_AND_DELETE_ELEM: u32 = 21;
 const LINK_CREATE: u32 = 28;
 const LINK_UPDATE: u32 = 29;
@@ -117,6 +118,25 @@ pub fn map_remove<K: Plain>(map: BorrowedFd<'_>, key: &K) -> io::Result<bool> {
     match bpf(MAP_DELETE_ELEM, &mut attr) {
         Ok(_) => Ok(true),
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// The key after `key`, or the first one; None at the end. An unknown key starts over.
+///
+/// # Errors
+/// What bpf(2) answers.
+pub fn map_next_key<K: Plain>(map: BorrowedFd<'_>, key: Option<&K>) -> io::Result<Option<K>> {
+    let mut next = K::default();
+    let mut attr = MapAttr {
+        map_fd: raw(map),
+        key: key.map_or(0, |key| bytes_of(key).as_ptr() as u64),
+        value: bytes_of_mut(&mut next).as_mut_ptr() as u64,
+        ..MapAttr::default()
+    };
+    match bpf(MAP_GET_NEXT_KEY, &mut attr) {
+        Ok(_) => Ok(Some(next)),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(e) => Err(e),
     }
 }
