@@ -32,7 +32,7 @@ const FILES: &[(&str, u32, &str)] = &[
     ("etc/machine-id", 0o444, "6567726574000000000000000000766d\n"),
     ("etc/resolv.conf", 0o644, "nameserver 127.0.0.1\n"),
     ("etc/nsswitch.conf", 0o644, "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n"),
-    ("etc/fstab", 0o644, "/dev/nvme0n2 /egret ext4 ro 0 0\n"),
+    ("etc/fstab", 0o644, "/dev/vda /egret ext4 ro 0 0\n"),
     ("etc/sudoers.d/agent", 0o440, "agent ALL=(ALL) NOPASSWD: ALL\n"),
     ("etc/pam.d/common-auth", 0o644, "auth sufficient pam_permit.so\n"),
     ("etc/pam.d/common-account", 0o644, "account sufficient pam_permit.so\n"),
