@@ -38,7 +38,7 @@ impl Box {
         let cgroup = cgroup_root().join(format!("egret-test-{}-{n}", std::process::id()));
         fs::create_dir(&cgroup).unwrap();
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
-        let open = fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(0o1777));
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
         fs::set_permissions(dir.path(), open).unwrap();
         Self { cgroup, netns: Netns::private().unwrap(), dir }
     }
