@@ -48,7 +48,7 @@ fn overhead() {
         println!("{what}: least {:?}, median {:?}", times[0], times[30]);
     };
     measure("bare true", &|| {
-        assert!(std::process::Command::new("true").status().unwrap().success())
+        assert!(std::process::Command::new("true").status().unwrap().success());
     });
     measure("contained true", &|| assert_eq!(b.run(plan.clone()), ExitStatus::Exited(0)));
     measure("trust files", &|| drop(egret::contain::trust::files(&roots, &ca).unwrap()));
