@@ -106,6 +106,28 @@ fn the_kernels_levers_are_read_only_and_raw_devices_are_gone() {
     assert!(outside("for d in /dev/*; do test -b $d && echo BLOCK; done; true").contains("BLOCK"));
 }
 
+#[test]
+fn uid_0_cannot_change_what_the_machine_runs_outside() {
+    if skipped("uid_0_cannot_change_what_the_machine_runs_outside") {
+        return;
+    }
+    let b = Box::new();
+    let egret = env!("CARGO_BIN_EXE_egret");
+    let name = format!("egret-test-{}", std::process::id());
+    let script = format!(
+        "for d in /etc /usr/bin /etc/cron.d /etc/systemd/system /var/spool; do
+           test -d $d && touch $d/{name} && echo WROTE $d && rm $d/{name}; done
+         echo >>{egret} && echo WROTE egret
+         mv {egret} {egret}.x && echo WROTE egret && mv {egret}.x {egret}
+         touch /usr/local/{name} && rm /usr/local/{name} && echo LOCAL"
+    );
+    let out = b.output(b.script(&script));
+    assert!(!out.contains("WROTE") && out.contains("LOCAL"), "{out}");
+    assert!(
+        outside(&format!("touch /etc/{name} && rm /etc/{name} && echo WROTE")).contains("WROTE")
+    );
+}
+
 fn session_ca() -> (String, String) {
     let mut params = rcgen::CertificateParams::new(vec![]).unwrap();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);

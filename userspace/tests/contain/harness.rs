@@ -38,7 +38,7 @@ impl Box {
         let cgroup = cgroup_root().join(format!("egret-test-{}-{n}", std::process::id()));
         fs::create_dir(&cgroup).unwrap();
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
-        let open = fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(0o1777));
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
         fs::set_permissions(dir.path(), open).unwrap();
         Self { cgroup, netns: Netns::private().unwrap(), dir }
     }
@@ -79,8 +79,10 @@ impl Box {
 
     /// Runs a script and returns what it printed.
     pub(crate) fn output(&self, plan: Plan) -> String {
+        let out = self.path("out");
+        let _ = fs::remove_file(&out); // of another user, it could not be written
         self.run(plan);
-        fs::read_to_string(self.path("out")).unwrap_or_default()
+        fs::read_to_string(out).expect("the script wrote something")
     }
 
     pub(crate) fn as_user(&self, mut plan: Plan, uid: &str) -> Plan {

@@ -18,7 +18,6 @@ fn driver() {
     let script = std::env::var("SCRIPT").unwrap();
     let mut plan = b.plan(&["bash", "--norc", "-c", &script]);
     plan.terminal = true;
-    plan.env.push(("PS1".into(), "inside$ ".into()));
     let status = b.run(plan);
     println!("CODE={}", status.code());
 }
@@ -101,7 +100,8 @@ fn job_control_works_inside_and_the_modes_come_back() {
     if skipped("job_control_works_inside_and_the_modes_come_back") {
         return;
     }
-    let mut p = Person::new(&["sh", "-c", "$DRIVER; stty -a"], "exec bash --norc -i");
+    let mut p =
+        Person::new(&["sh", "-c", "$DRIVER; stty -a"], "PS1='inside$ ' exec bash --norc -i");
     p.sees("inside$ ");
     p.types("sleep 1000\n");
     p.sees("sleep 1000");
