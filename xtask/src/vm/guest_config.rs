@@ -44,11 +44,9 @@ const FILES: &[(&str, u32, &str)] = &[
         "usr/lib/egret/chown-init",
         0o755,
         "#!/bin/sh\n\
-         set -e\n\
-         mount -o remount,rw /\n\
+         export PATH=/usr/sbin:/usr/bin\n\
          find / -xdev -perm -4000 -type f > /usr/lib/egret/suid\n\
-         chown -hR 0:0 /bin/. /sbin/. /lib/. /lib64/. /usr /etc /var /root /opt /srv /media /mnt /home\n\
-         chown -h 0:0 / /bin /sbin /lib /lib64 /tmp /run /dev /proc /sys\n\
+         find / -xdev -exec chown -h 0:0 {} +\n\
          while read -r f; do chmod u+s \"$f\"; done < /usr/lib/egret/suid\n\
          chown -R 1000:1000 /home/agent\n\
          exec /sbin/init\n",
