@@ -60,6 +60,7 @@ pub struct Child {
     socket: OwnedFd,
     terminal: Terminal,
     die_with_parent: bool,
+    signals: Option<Caught>,
 }
 
 #[derive(Debug)]
@@ -86,6 +87,15 @@ const CAUGHT: [Signal; 9] = [
 /// A stop that lasted less than this was none: no person continues a program so fast.
 const NOT_STOPPED: Duration = Duration::from_millis(5);
 
+/// Catches what [`Child::wait`] handles. Taken before the command starts, so that a signal that
+/// comes while it starts is passed on too; `None` while another child has it.
+pub(super) fn catch_signals() -> io::Result<Option<Caught>> {
+    match Caught::new(&CAUGHT) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+        caught => caught.map(Some),
+    }
+}
+
 impl Child {
     pub(super) fn new(
         pid: Pid,
@@ -93,9 +103,10 @@ impl Child {
         socket: OwnedFd,
         outer: Option<Outer>,
         die_with_parent: bool,
+        signals: Option<Caught>,
     ) -> Self {
         let terminal = outer.map_or(Terminal::None, Terminal::Outer);
-        Self { pid, pidfd, socket, terminal, die_with_parent }
+        Self { pid, pidfd, socket, terminal, die_with_parent, signals }
     }
 
     /// The pid of init as egret sees it.
@@ -152,7 +163,7 @@ impl Child {
     /// while what it left in the background may still run.
     ///
     /// Blocks, so in async code it belongs on a thread of its own (`std::thread`, or
-    /// `spawn_blocking`). While it runs it owns the handlers of SIGINT, SIGTERM, SIGHUP, SIGQUIT,
+    /// `spawn_blocking`). From [`super::spawn`] on the child owns the handlers of SIGINT, SIGTERM, SIGHUP, SIGQUIT,
     /// SIGUSR1, SIGUSR2, SIGTSTP, SIGCONT and SIGWINCH, and puts back what was there before. When
     /// several children are waited for at once, signals go to the first.
     ///
@@ -165,10 +176,7 @@ impl Child {
                 f(status);
             }
         };
-        let mut signals = match Caught::new(&CAUGHT) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => None,
-            caught => Some(caught?),
-        };
+        let mut signals = self.signals.take();
         self.begin_terminal();
         let status = self.serve(signals.as_mut(), &mut tell)?;
         if let Terminal::Relay(relay) = &mut self.terminal {
