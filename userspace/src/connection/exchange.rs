@@ -281,7 +281,7 @@ impl OnEnd for Ending {
         let hits = scrubbed.map_or(0, |report| report.hits());
         let outcome = Outcome {
             reason: canary.or(cut).or((!complete).then_some(Reason::Aborted)),
-            message: (hits > 0).then(|| format!("{hits} copies of a secret were masked")),
+            message: (hits > 0).then(|| format!("secret masked {hits} time(s)")),
             ..Outcome::status(status.as_u16()).bytes(upload.bytes(), down)
         };
         record(guard.finish(outcome));
