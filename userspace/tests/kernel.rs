@@ -1,5 +1,6 @@
 //! The kernel side on this kernel, as root: programs, cgroups and namespaces are real. Without root
 //! each test says that it was skipped.
+#![expect(clippy::unwrap_used, reason = "a failure of the set-up is a failure of the test")]
 
 #[path = "kernel/world.rs"]
 mod world;

@@ -2,7 +2,7 @@
 //! the interceptor's listeners. The agent is Python, because a probe should not share code with
 //! what it probes.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::process::Command;
@@ -19,12 +19,10 @@ use agent_ebpf::address::Port;
 /// Runs a test in a thread of its own inside a fresh network namespace, or says why not.
 pub(crate) fn in_world(options: KernelOptions, test: impl FnOnce(&World) + Send + 'static) {
     if !nix::unistd::geteuid().is_root() {
-        println!("SKIPPED: needs root");
-        return;
+        return skipped("needs root");
     }
     if Command::new("python3").arg("-c").arg("").status().map_or(true, |s| !s.success()) {
-        println!("SKIPPED: needs python3");
-        return;
+        return skipped("needs python3");
     }
     let run = move || {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
@@ -34,6 +32,11 @@ pub(crate) fn in_world(options: KernelOptions, test: impl FnOnce(&World) + Send 
     if let Err(panic) = std::thread::spawn(run).join() {
         std::panic::resume_unwind(panic);
     }
+}
+
+/// Not by a macro, whose output the test harness keeps to itself.
+fn skipped(why: &str) {
+    let _ = writeln!(io::stderr(), "SKIPPED: {why}");
 }
 
 pub(crate) struct World {
