@@ -45,7 +45,7 @@ pub struct KernelOptions {
 
 impl Default for KernelOptions {
     fn default() -> Self {
-        Self { lease: Duration::from_secs(5), max_flows: None, pin_dir: None }
+        Self { lease: Duration::from_secs(3), max_flows: None, pin_dir: None }
     }
 }
 

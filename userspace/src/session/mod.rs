@@ -195,7 +195,7 @@ impl Served {
         tasks.spawn(Arc::clone(&recorder).run(watcher));
         let mut timers = JoinSet::new();
         timers.spawn(watch::beat(Arc::clone(kernel)));
-        timers.spawn(watch::sweep(Arc::clone(&interceptor)));
+        timers.spawn(watch::sweep(Arc::clone(&interceptor), Arc::clone(kernel)));
         // The first use of the crypto library costs tens of milliseconds: not in a handshake.
         runtime.spawn_blocking(crate::tls::warm);
         Ok(Self { interceptor, trigger, tasks, timers, recorder })

@@ -24,15 +24,22 @@ const BEAT: Duration = Duration::from_millis(500);
 
 const SWEEP: Duration = Duration::from_secs(10);
 
+/// A connection waits in a listener's backlog for less than this.
+const STALE: Duration = Duration::from_secs(60);
+
 /// Events are read on a timer: a wake-up for each costs more than the event.
 const READ: Duration = Duration::from_millis(100);
 
-/// Closes upstream connections that have waited too long.
-pub(super) async fn sweep(interceptor: Arc<Interceptor>) {
+/// Closes upstream connections that have waited too long, and forgets flows whose connection was
+/// never accepted (a client may give up first).
+pub(super) async fn sweep(interceptor: Arc<Interceptor>, kernel: Arc<Kernel>) {
     let mut ticks = interval(SWEEP);
     loop {
         ticks.tick().await;
         interceptor.sweep();
+        if let Err(error) = kernel.sweep_flows(STALE) {
+            tracing::warn!(%error, "stale flows could not be removed");
+        }
     }
 }
 
