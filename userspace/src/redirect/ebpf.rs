@@ -4,7 +4,7 @@
 //! it, and what then stays closed is the agent's network namespace, which has nothing but loopback.
 //! The daemon pins instead, so that its death changes nothing until the lease ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,8 +16,6 @@ use agent_ebpf::abi::{
     AgentEntry, FlowKey, Hook, Lease, MAX_FLOWS, Origin, STAT_EVENTS_DROPPED, STAT_FLOWS_LOST,
 };
 use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
-use aya::programs::{Program, ProgramError};
-use aya::{Ebpf, EbpfLoader};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::time::{ClockId, clock_gettime};
 
@@ -25,12 +23,10 @@ pub use agent_ebpf::abi::{AgentFlags, ListenerPorts};
 
 use super::cgroup::Cgroup;
 use super::events::KernelEvent;
+use super::load::{self, Loaded};
 use super::orig_dst::KernelFlow;
 use crate::identify::{CgroupId, NetnsCookie};
 use crate::sys::bpf;
-
-/// The programs, compiled from `agent-ebpf` and embedded.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/egret.bpf.o"));
 
 /// How the programs are loaded.
 #[derive(Clone, Debug)]
@@ -57,11 +53,16 @@ pub enum KernelError {
     )]
     NotPermitted(#[source] io::Error),
     #[error("the kernel programs cannot be loaded: {0}")]
-    Load(#[source] Box<aya::EbpfError>),
+    Load(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error(
-        "the kernel does not accept the program `{program}` (egret needs Linux 5.15 or RHEL 9.2): {source}"
+        "the kernel does not accept the program `{program}` (egret needs Linux 5.15 or RHEL 9.2): {source}\n{log}"
     )]
-    Program { program: &'static str, source: Box<ProgramError> },
+    Program {
+        program: &'static str,
+        source: io::Error,
+        /// What the verifier said.
+        log: String,
+    },
     #[error("the kernel object lacks `{0}`: it was not built from this source")]
     Missing(&'static str),
     #[error("the program `{program}` cannot be attached to {cgroup}: {source}")]
@@ -124,19 +125,15 @@ impl Kernel {
     pub fn load(options: &KernelOptions) -> Result<Self, KernelError> {
         // Before 5.11 maps counted against this limit; failing to raise it matters only there.
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
-        let mut object = load_object(options)?;
-        let mut programs = Vec::with_capacity(Hook::ALL.len());
-        for hook in Hook::ALL {
-            programs.push((*hook, load_program(&mut object, *hook)?));
-        }
+        let Loaded { mut maps, programs } = load::load(options)?;
         let kernel = Self {
             programs,
-            agents: map_fd(&mut object, "AGENTS")?,
-            listeners: map_fd(&mut object, "LISTENERS")?,
-            flows: map_fd(&mut object, "FLOWS")?,
-            lease: map_fd(&mut object, "LEASE")?,
-            events: Mutex::new(typed(&mut object, "EVENTS")?),
-            stats: typed(&mut object, "STATS")?,
+            agents: map_fd(&mut maps, "AGENTS")?,
+            listeners: map_fd(&mut maps, "LISTENERS")?,
+            flows: map_fd(&mut maps, "FLOWS")?,
+            lease: map_fd(&mut maps, "LEASE")?,
+            events: Mutex::new(typed(&mut maps, "EVENTS", Map::RingBuf)?),
+            stats: typed(&mut maps, "STATS", Map::PerCpuArray)?,
             lease_limit: options.lease,
         };
         kernel.beat()?;
@@ -320,58 +317,8 @@ impl Kernel {
     }
 }
 
-fn load_object(options: &KernelOptions) -> Result<Ebpf, KernelError> {
-    let mut loader = EbpfLoader::new();
-    // The programs use no type of the kernel, so its BTF need not be read.
-    loader.btf(None);
-    if let Some(max) = options.max_flows {
-        loader.map_max_entries("FLOWS", max);
-    }
-    if let Some(dir) = &options.pin_dir {
-        for map in ["AGENTS", "LISTENERS", "LEASE", "SOCKS", "FLOWS", "EVENTS", "STATS"] {
-            loader.map_pin_path(map, dir.join(map));
-        }
-    }
-    loader.load(OBJECT).map_err(|e| match permission(&e) {
-        Some(source) => KernelError::NotPermitted(source),
-        None => KernelError::Load(Box::new(e)),
-    })
-}
-
-/// The EPERM or EACCES at the root of an error, if that is what it is.
-fn permission(error: &(dyn std::error::Error + 'static)) -> Option<io::Error> {
-    let mut next = Some(error);
-    while let Some(e) = next {
-        if let Some(io) = e.downcast_ref::<io::Error>()
-            && io.kind() == io::ErrorKind::PermissionDenied
-        {
-            return Some(io.raw_os_error().map_or_else(
-                || io::ErrorKind::PermissionDenied.into(),
-                io::Error::from_raw_os_error,
-            ));
-        }
-        next = e.source();
-    }
-    None
-}
-
-fn load_program(object: &mut Ebpf, hook: Hook) -> Result<OwnedFd, KernelError> {
-    let program = object.program_mut(hook.name()).ok_or(KernelError::Missing(hook.name()))?;
-    let loaded = match program {
-        Program::CgroupSock(p) => p.load(),
-        Program::CgroupSockAddr(p) => p.load(),
-        Program::CgroupSkb(p) => p.load(),
-        Program::SockOps(p) => p.load(),
-        _ => return Err(KernelError::Missing(hook.name())),
-    };
-    let fail = |e: ProgramError| KernelError::Program { program: hook.name(), source: Box::new(e) };
-    loaded.map_err(fail)?;
-    let fd = program.fd().map_err(fail)?;
-    fd.as_fd().try_clone_to_owned().map_err(|e| fail(ProgramError::IOError(e)))
-}
-
 /// The kernel's number of each hook (`enum bpf_attach_type` in include/uapi/linux/bpf.h).
-const fn attach_type(hook: Hook) -> u32 {
+pub(super) const fn attach_type(hook: Hook) -> u32 {
     match hook {
         Hook::Egress => 1,
         Hook::SockCreate => 2,
@@ -390,18 +337,20 @@ const fn attach_type(hook: Hook) -> u32 {
     }
 }
 
-fn map_fd(object: &mut Ebpf, name: &'static str) -> Result<OwnedFd, KernelError> {
-    match object.take_map(name) {
-        Some(Map::HashMap(data) | Map::Array(data)) => {
-            data.fd().as_fd().try_clone_to_owned().map_err(at(name))
-        }
-        _ => Err(KernelError::Missing(name)),
-    }
+type Maps = HashMap<String, MapData>;
+
+fn map_fd(maps: &mut Maps, name: &'static str) -> Result<OwnedFd, KernelError> {
+    let data = maps.remove(name).ok_or(KernelError::Missing(name))?;
+    data.fd().as_fd().try_clone_to_owned().map_err(at(name))
 }
 
-fn typed<T: TryFrom<Map>>(object: &mut Ebpf, name: &'static str) -> Result<T, KernelError> {
-    let map = object.take_map(name).ok_or(KernelError::Missing(name))?;
-    T::try_from(map).map_err(|_| KernelError::Missing(name))
+fn typed<T: TryFrom<Map>>(
+    maps: &mut Maps,
+    name: &'static str,
+    kind: fn(MapData) -> Map,
+) -> Result<T, KernelError> {
+    let data = maps.remove(name).ok_or(KernelError::Missing(name))?;
+    T::try_from(kind(data)).map_err(|_| KernelError::Missing(name))
 }
 
 fn at(map: &'static str) -> impl Fn(io::Error) -> KernelError {

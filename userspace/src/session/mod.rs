@@ -3,6 +3,7 @@
 //! ```text
 //! prepare   user, credentials, audit log             nothing of the system is touched yet
 //! enclose   programs, cgroup, namespace, listeners   each owned by a value that takes it back
+//!           keys and certificates                    made meanwhile, on a thread of their own
 //! serve     connections, DNS, heartbeat, events      on the runtime
 //! spawn     the command, inside all of it
 //! finish    drain, last events, last record
@@ -11,6 +12,7 @@
 mod enclosure;
 mod error;
 mod gate;
+mod keys;
 mod names;
 mod watch;
 mod world;
@@ -35,9 +37,10 @@ use crate::inject::CredentialSet;
 use crate::policy::Policy;
 use crate::secrets::Operator;
 use crate::shutdown::{self, Trigger};
-use crate::tls::{authority::Authority, leaf::LeafMinter};
+use crate::tls::leaf::LeafMinter;
 use enclosure::Enclosure;
 use gate::Gate;
+use keys::Keys;
 
 /// How long open connections may take to end once the command has.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -75,14 +78,16 @@ pub struct Finished {
 /// Nothing of the command has run, or everything has been ended; nothing is left behind.
 pub fn run(options: &Options, ended: impl FnOnce(ExitStatus)) -> Result<Finished, SessionError> {
     let prepared = Prepared::new(options)?;
+    let keys = Keys::begin(&prepared.session);
     let enclosure = Enclosure::raise(&prepared.session)?;
+    let keys = keys.finish()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("egret")
         .build()
         .map_err(|source| SessionError::Io { doing: "start the runtime", source })?;
-    let mut served = Served::start(&runtime, &prepared, &enclosure)?;
-    let spec = world::spec(options, &prepared, &enclosure, &served.interceptor)?;
+    let served = Served::start(&runtime, &prepared, &enclosure, keys.leaves)?;
+    let spec = world::spec(options, &prepared, &enclosure, keys.trust)?;
     let child = match contain::spawn(spec) {
         Ok(child) => child,
         Err(error) => {
@@ -90,6 +95,7 @@ pub fn run(options: &Options, ended: impl FnOnce(ExitStatus)) -> Result<Finished
             return Err(error.into());
         }
     };
+    keys::warm();
     let waited = child.wait(ended);
     served.stop(&runtime, &prepared);
     let status = waited.map_err(|source| SessionError::Io { doing: "wait", source })?;
@@ -160,8 +166,9 @@ impl Prepared {
 struct Served {
     interceptor: Arc<Interceptor>,
     trigger: Trigger,
+    /// Those that serve the agent, which may take some time to end.
     tasks: JoinSet<()>,
-    /// Ended last: without heartbeats the kernel closes.
+    /// Those that wake on a timer. Ended last: without heartbeats the kernel closes.
     timers: JoinSet<()>,
     recorder: Arc<watch::Recorder>,
 }
@@ -171,9 +178,10 @@ impl Served {
         runtime: &Runtime,
         prepared: &Prepared,
         enclosure: &Enclosure,
+        leaves: LeafMinter,
     ) -> Result<Self, SessionError> {
         let names = Arc::new(Names::new());
-        let interceptor = Arc::new(interceptor(prepared, &names)?);
+        let interceptor = Arc::new(interceptor(prepared, leaves, &names));
         let (trigger, watcher) = shutdown::channel();
         let kernel = &enclosure.kernel;
         let gate = Arc::new(Gate {
@@ -192,37 +200,34 @@ impl Served {
         tasks.spawn(dns::serve(sockets.dns_udp, sockets.dns_tcp, server, watcher.clone()));
         let (agent, audit) = (Arc::clone(&prepared.agent), prepared.audit.clone());
         let recorder = Arc::new(watch::Recorder::new(Arc::clone(kernel), agent, audit, names));
-        tasks.spawn(Arc::clone(&recorder).run(watcher));
         let mut timers = JoinSet::new();
+        timers.spawn(Arc::clone(&recorder).run(watcher));
         timers.spawn(watch::beat(Arc::clone(kernel)));
         timers.spawn(watch::sweep(Arc::clone(&interceptor), Arc::clone(kernel)));
-        // The first use of the crypto library costs tens of milliseconds: not in a handshake.
-        runtime.spawn_blocking(crate::tls::warm);
         Ok(Self { interceptor, trigger, tasks, timers, recorder })
     }
 
     /// Ends the tasks, gently and then not, and writes down what the kernel still had to say.
-    fn stop(&mut self, runtime: &Runtime, prepared: &Prepared) {
+    fn stop(mut self, runtime: &Runtime, prepared: &Prepared) {
         self.trigger.drain();
         runtime.block_on(async {
             let ended = async { while self.tasks.join_next().await.is_some() {} };
             let _ = tokio::time::timeout(DRAIN, ended).await;
             self.tasks.shutdown().await;
+            self.timers.shutdown().await;
         });
-        self.timers.abort_all();
         self.recorder.drain();
         self.interceptor.forget(&prepared.session);
     }
 }
 
-fn interceptor(prepared: &Prepared, names: &Arc<Names>) -> Result<Interceptor, SessionError> {
-    let authority = Authority::generate(&format!("egret session {}", prepared.session))?;
+fn interceptor(prepared: &Prepared, leaves: LeafMinter, names: &Arc<Names>) -> Interceptor {
     let names = Arc::clone(names);
-    Ok(Interceptor::new(InterceptorParts {
-        leaves: Arc::new(LeafMinter::new(authority)?),
+    Interceptor::new(InterceptorParts {
+        leaves: Arc::new(leaves),
         resolver: Arc::new(Resolver::system()),
         audit: prepared.audit.clone(),
         names: Arc::new(move |ip| names.name_of(ip)),
         settings: Settings::default(),
-    }))
+    })
 }
