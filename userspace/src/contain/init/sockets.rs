@@ -175,7 +175,10 @@ fn low(inode: u64) -> u32 {
 }
 
 /// The places at which the same file is to be seen besides `path`.
-pub(super) fn other_views(mounts: &[crate::contain::mountinfo::Mount], path: &Path) -> Vec<PathBuf> {
+pub(super) fn other_views(
+    mounts: &[crate::contain::mountinfo::Mount],
+    path: &Path,
+) -> Vec<PathBuf> {
     let id = |p: &Path| fs::symlink_metadata(p).map(|m| (m.dev(), m.ino())).ok();
     let Some(own) = id(path) else { return Vec::new() };
     crate::contain::mountinfo::aliases(mounts, path)
