@@ -7,7 +7,7 @@ use nix::unistd::geteuid;
 /// /var/lib/egret for root, else $XDG_STATE_HOME/egret or ~/.local/state/egret.
 pub(super) fn default_dir() -> PathBuf {
     if geteuid().is_root() {
-        return "/var/lib/egret".into();
+        return crate::config::DEFAULT_STATE.into();
     }
     let absolute =
         |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());

@@ -1,5 +1,8 @@
 //! Beside the flow: from what a person wrote (files, flags) to checked values.
 
+/// Where the state of an egret of root is.
+pub const DEFAULT_STATE: &str = "/var/lib/egret";
+
 mod args;
 mod load;
 mod shorthand;

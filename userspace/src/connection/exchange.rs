@@ -2,7 +2,7 @@
 //! of a connection comes here by itself, also those that share an HTTP/2 connection.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use http::header::{HeaderValue, UPGRADE};
@@ -222,17 +222,24 @@ fn switch(
     let upstream_side = hyper::upgrade::on(&mut response);
     headers::strip_response(response.headers_mut());
     upgrade::restore(response.headers_mut(), asked);
-    if let Some(scrubber) = injection.as_ref().and_then(Injection::scrubber) {
-        scrubber.headers(response.headers_mut());
-    }
+    let scrubber = injection.as_ref().and_then(Injection::scrubber).cloned();
+    let in_head = scrubber.as_ref().map_or(0, |s| s.headers(response.headers_mut()));
     response.extensions_mut().clear();
     let idle = connection.interceptor.settings.idle;
     tokio::spawn(async move {
-        let copied = upgrade::relay(agent_side, upstream_side, allowance, idle).await;
-        let outcome = Outcome { reason: copied.reason, ..Outcome::status(101) };
+        let hits = Arc::<AtomicU64>::default();
+        let seen = Arc::clone(&hits);
+        let copied =
+            upgrade::relay(agent_side, upstream_side, allowance, idle, scrubber, seen).await;
+        let message = masked(in_head + hits.load(Ordering::Relaxed));
+        let outcome = Outcome { reason: copied.reason, message, ..Outcome::status(101) };
         record(guard.finish(outcome.bytes(copied.up, copied.down)));
     });
     Ok(response.map(|_| Download::from(Body::empty())))
+}
+
+fn masked(hits: u64) -> Option<String> {
+    (hits > 0).then(|| format!("secret masked {hits} time(s)"))
 }
 
 fn protocol_error(guard: Guard, why: &str) -> Refused {
@@ -281,7 +288,7 @@ impl OnEnd for Ending {
         let hits = scrubbed.map_or(0, |report| report.hits());
         let outcome = Outcome {
             reason: canary.or(cut).or((!complete).then_some(Reason::Aborted)),
-            message: (hits > 0).then(|| format!("secret masked {hits} time(s)")),
+            message: masked(hits),
             ..Outcome::status(status.as_u16()).bytes(upload.bytes(), down)
         };
         record(guard.finish(outcome));

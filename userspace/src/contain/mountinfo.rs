@@ -2,13 +2,17 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// One mount, as far as it matters here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mount {
     pub(super) point: PathBuf,
     pub(super) kind: String,
+    /// The folder of the file system that is mounted there.
+    root: PathBuf,
+    /// Major and minor number of the file system.
+    device: String,
 }
 
 /// File systems through which the kernel or other namespaces are controlled.
@@ -51,7 +55,27 @@ fn mount(line: &[u8]) -> Option<Mount> {
     let fields: Vec<&[u8]> = line.split(|&b| b == b' ').collect();
     let dash = fields.iter().skip(6).position(|f| *f == b"-")? + 6;
     let kind = String::from_utf8_lossy(fields.get(dash + 1)?).into_owned();
-    Some(Mount { point: unescape(fields.get(4)?), kind })
+    let device = String::from_utf8_lossy(fields.get(2)?).into_owned();
+    Some(Mount { point: unescape(fields.get(4)?), kind, root: unescape(fields.get(3)?), device })
+}
+
+/// Where `path` (without symlinks) may be seen besides: other mounts of the same part of the same
+/// file system. A mount on top may hide one of them.
+pub(super) fn aliases(mounts: &[Mount], path: &Path) -> Vec<PathBuf> {
+    // The last of the longest: what was mounted later is on top.
+    let holder = mounts
+        .iter()
+        .filter(|m| path.starts_with(&m.point))
+        .max_by_key(|m| m.point.components().count());
+    let Some(holder) = holder else { return Vec::new() };
+    let Ok(rest) = path.strip_prefix(&holder.point) else { return Vec::new() };
+    let inside = holder.root.join(rest);
+    mounts
+        .iter()
+        .filter(|m| m.device == holder.device)
+        .filter_map(|m| Some(m.point.join(inside.strip_prefix(&m.root).ok()?)))
+        .filter(|alias| alias != path)
+        .collect()
 }
 
 /// Space, tab, newline and backslash stand as `\` and three octal digits.
@@ -74,26 +98,40 @@ fn unescape(field: &[u8]) -> PathBuf {
     OsString::from_vec(out).into()
 }
 
-/// The paths of /proc/net/unix, without the abstract ones (a network namespace separates those).
-/// The path is everything after the seventh field, so it may contain spaces.
-pub(super) fn socket_paths(text: &[u8]) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> = text
-        .split(|&b| b == b'\n')
-        .filter_map(|line| {
-            let start = line.iter().position(|&b| b == b'/')?;
-            Some(OsString::from_vec(line[start..].to_vec()).into())
-        })
-        .collect();
-    paths.sort();
-    paths.dedup();
-    paths
+/// A Unix socket with a name in the file system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct BoundSocket {
+    /// As it was bound: it may be relative.
+    pub(super) name: PathBuf,
+    /// Of the socket, not of its file.
+    pub(super) inode: u64,
+}
+
+/// Decodes /proc/net/unix, without the abstract names (a network namespace separates those). The
+/// name is everything after the seventh field, so it may contain spaces.
+pub(super) fn bound_sockets(text: &[u8]) -> Vec<BoundSocket> {
+    text.split(|&b| b == b'\n').skip(1).filter_map(bound_socket).collect()
+}
+
+fn bound_socket(line: &[u8]) -> Option<BoundSocket> {
+    let mut rest = line;
+    let mut inode = &[][..];
+    for _ in 0..7 {
+        let end = rest.iter().position(|&b| b == b' ')?;
+        (inode, rest) = (&rest[..end], rest[end..].trim_ascii_start());
+    }
+    let inode = std::str::from_utf8(inode).ok()?.parse().ok()?;
+    // The kernel pads the inode to five places; one space follows it.
+    let start = line.len() - rest.len();
+    let name = line.get(start..).filter(|n| !n.is_empty() && n[0] != b'@')?;
+    Some(BoundSocket { name: OsString::from_vec(name.to_vec()).into(), inode })
 }
 
 /// Whether `pattern` (a path, or `FOLDER/**`) names `path`.
-pub(super) fn allows(pattern: &str, path: &std::path::Path) -> bool {
+pub(super) fn allows(pattern: &str, path: &Path) -> bool {
     match pattern.strip_suffix("/**") {
-        Some(folder) => path.starts_with(folder) && path != std::path::Path::new(folder),
-        None => path == std::path::Path::new(pattern),
+        Some(folder) => path.starts_with(folder) && path != Path::new(folder),
+        None => path == Path::new(pattern),
     }
 }
 
@@ -117,14 +155,32 @@ mod tests {
     }
 
     #[test]
-    fn socket_paths_keep_spaces_and_leave_abstract_names_out() {
+    fn the_same_file_is_found_under_every_mount_of_it() {
+        let text = b"1 0 8:1 / / rw - ext4 a rw\n\
+            2 1 8:1 /srv/data /mnt/d rw - ext4 a rw\n\
+            3 1 8:1 / /chroot rw - ext4 a rw\n\
+            4 1 8:2 / /srv/data/other rw - ext4 b rw\n";
+        let mounts = mounts(text);
+        let of = |path: &str| -> Vec<String> {
+            let found = aliases(&mounts, path.as_ref());
+            found.into_iter().map(|p| p.to_string_lossy().into_owned()).collect()
+        };
+        assert_eq!(of("/srv/data/s"), ["/mnt/d/s", "/chroot/srv/data/s"]);
+        assert_eq!(of("/mnt/d/s"), ["/srv/data/s", "/chroot/srv/data/s"]);
+        assert_eq!(of("/etc/x"), ["/chroot/etc/x"]);
+        assert!(of("/srv/data/other/s").is_empty());
+    }
+
+    #[test]
+    fn sockets_keep_spaces_and_leave_abstract_names_out() {
         let text = b"Num       RefCount Protocol Flags    Type St Inode Path\n\
-            0000000000000000: 00000002 00000000 00010000 0001 01 123 /tmp/a b\n\
+            0000000000000000: 00000002 00000000 00010000 0001 01   123 /tmp/a b\n\
             0000000000000000: 00000002 00000000 00010000 0001 01 124 @abstract\n\
             0000000000000000: 00000003 00000000 00000000 0001 03 125\n\
-            0000000000000000: 00000002 00000000 00010000 0001 01 126 /run/x\n\
-            0000000000000000: 00000003 00000000 00000000 0001 03 127 /run/x\n";
-        assert_eq!(socket_paths(text), [PathBuf::from("/run/x"), PathBuf::from("/tmp/a b")]);
+            0000000000000000: 00000002 00000000 00010000 0001 01 126 run/x\n";
+        let found: Vec<_> =
+            bound_sockets(text).into_iter().map(|b| (b.inode, b.name.into_os_string())).collect();
+        assert_eq!(found, [(123, "/tmp/a b".into()), (126, "run/x".into())]);
     }
 
     #[test]

@@ -17,6 +17,11 @@
 //! from outside are locked together, so a cover cannot be taken off; and the PID namespace holds
 //! no process but the agent's own.
 //!
+//! For an agent of uid 0, or one that may become it, user namespaces are refused: inside one it
+//! could mount the hierarchies of cgroups v1, which no cgroup namespace roots at the agent's own
+//! group, and their files belong to it. Nothing is lost: without CAP_SETFCAP such a process
+//! cannot map its user anyway (user_namespaces(7), since Linux 5.12).
+//!
 //! System calls of another architecture end the process (32-bit programs do not run); those of
 //! x32 get EPERM.
 
@@ -48,11 +53,11 @@ const ALWAYS_REFUSED: &[libc::c_long] = &[
 const IO_URING: &[libc::c_long] =
     &[libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
 
-/// Builds the filter.
+/// Builds the filter; `root`: for a process that is, or may become, uid 0.
 ///
 /// # Errors
 /// On an architecture for which no filter can be built.
-pub(super) fn filter(allow_io_uring: bool) -> Result<BpfProgram, BackendError> {
+pub(super) fn filter(allow_io_uring: bool, root: bool) -> Result<BpfProgram, BackendError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     let io_uring: &[libc::c_long] = if allow_io_uring { &[] } else { IO_URING };
     for &call in ALWAYS_REFUSED.iter().chain(io_uring) {
@@ -67,12 +72,21 @@ pub(super) fn filter(allow_io_uring: bool) -> Result<BpfProgram, BackendError> {
         })
         .collect::<Result<Vec<_>, _>>()?;
     rules.insert(libc::SYS_ioctl, ioctls);
+    if root {
+        let new_user = u64::from(libc::CLONE_NEWUSER.cast_unsigned());
+        let masked = SeccompCmpOp::MaskedEq(new_user);
+        let condition = SeccompCondition::new(0, Dword, masked, new_user)?;
+        for call in [libc::SYS_unshare, libc::SYS_clone] {
+            rules.insert(call, vec![SeccompRule::new(vec![condition.clone()])?]);
+        }
+    }
 
     let arch = TargetArch::try_from(std::env::consts::ARCH)?;
     let refuse = SeccompAction::Errno(libc::EPERM.cast_unsigned());
     let program: BpfProgram =
         SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch)?.try_into()?;
-    Ok(x32_guard().into_iter().chain(program).collect())
+    let clone3 = if root { clone3_guard() } else { vec![] };
+    Ok(x32_guard().into_iter().chain(clone3).chain(program).collect())
 }
 
 /// Refused: a family outside the list, and netlink other than NETLINK_ROUTE (0).
@@ -99,15 +113,29 @@ fn rule(conditions: &[(u8, SeccompCmpOp, i32)]) -> Result<SeccompRule, BackendEr
     SeccompRule::new(conditions)
 }
 
+const LOAD_NUMBER: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS, offset 0: seccomp_data.nr
+const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+
+/// The flags of clone3 are in memory, where no filter can look. ENOSYS makes the C library use
+/// clone instead.
+fn clone3_guard() -> Vec<sock_filter> {
+    const JUMP_IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+    let number = u32::try_from(libc::SYS_clone3).expect("435");
+    let enosys = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
+    vec![
+        sock_filter { code: LOAD_NUMBER, jt: 0, jf: 0, k: 0 },
+        sock_filter { code: JUMP_IF_EQUAL, jt: 0, jf: 1, k: number },
+        sock_filter { code: RETURN, jt: 0, jf: 0, k: enosys },
+    ]
+}
+
 /// x32 shares the architecture number of x86_64 and marks its calls with bit 30, so a filter by
 /// number alone lets all of them pass. Three instructions in front refuse them.
 fn x32_guard() -> Vec<sock_filter> {
     if !cfg!(target_arch = "x86_64") {
         return vec![];
     }
-    const LOAD_NUMBER: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS, offset 0: seccomp_data.nr
     const JUMP_IF_AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
-    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
     let eperm = libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned();
     vec![
         sock_filter { code: LOAD_NUMBER, jt: 0, jf: 0, k: 0 },
@@ -122,9 +150,10 @@ mod tests {
 
     #[test]
     fn the_filter_compiles_and_io_uring_is_a_choice() {
-        let strict = filter(false).unwrap();
-        let loose = filter(true).unwrap();
+        let strict = filter(false, false).unwrap();
+        let loose = filter(true, false).unwrap();
         assert!(strict.len() > loose.len());
+        assert!(filter(false, true).unwrap().len() > strict.len());
         assert!(strict.len() < 400, "{}", strict.len());
     }
 }

@@ -1,6 +1,9 @@
 //! WebSocket and other upgrades over HTTP/1.1: forwarded like any request, and only after the
 //! upstream's own 101 are bytes copied, both ways.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use http::{HeaderMap, StatusCode};
 use hyper::upgrade::OnUpgrade;
@@ -8,6 +11,7 @@ use hyper_util::rt::TokioIo;
 
 use super::limits::Allowance;
 use crate::forward::tcp::{self, Copied};
+use crate::inject::{ScrubIo, Scrubber};
 
 /// Puts back the two headers that ask for (or grant) an upgrade, after hop-by-hop headers were
 /// stripped.
@@ -24,17 +28,25 @@ pub fn granted(status: StatusCode, headers: &HeaderMap, asked: &HeaderValue) -> 
             .is_some_and(|got| got.as_bytes().eq_ignore_ascii_case(asked.as_bytes()))
 }
 
-/// Waits for both sides to leave HTTP, then copies bytes until both directions are closed.
+/// Waits for both sides to leave HTTP, then copies bytes until both directions are closed. With a
+/// scrubber, what comes back is cleaned, and `hits` counts the copies of secrets that were masked.
 pub async fn relay(
     agent: OnUpgrade,
     upstream: OnUpgrade,
     allowance: Option<Allowance>,
     idle: std::time::Duration,
+    scrubber: Option<Arc<Scrubber>>,
+    hits: Arc<AtomicU64>,
 ) -> Copied {
-    match tokio::try_join!(agent, upstream) {
-        Ok((agent, upstream)) => {
-            tcp::copy(TokioIo::new(agent), TokioIo::new(upstream), allowance, idle).await
+    let Ok((agent, upstream)) = tokio::try_join!(agent, upstream) else {
+        return Copied::aborted();
+    };
+    let (agent, upstream) = (TokioIo::new(agent), TokioIo::new(upstream));
+    match scrubber {
+        Some(scrubber) => {
+            let upstream = ScrubIo::new(upstream, scrubber, hits);
+            tcp::copy(agent, upstream, allowance, idle).await
         }
-        Err(_) => Copied::aborted(),
+        None => tcp::copy(agent, upstream, allowance, idle).await,
     }
 }

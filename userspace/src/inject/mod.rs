@@ -20,6 +20,7 @@ mod query;
 mod range;
 mod scrub;
 mod scrub_body;
+mod scrub_io;
 mod swap;
 mod swap_body;
 
@@ -28,6 +29,7 @@ pub use error::{BoxError, InjectError};
 pub use prepare::{Injection, prepare};
 pub use scrub::{ScrubStream, Scrubber};
 pub use scrub_body::{ScrubBody, ScrubReport};
+pub use scrub_io::ScrubIo;
 pub use swap_body::RequestBody;
 
 #[cfg(test)]

@@ -42,10 +42,18 @@ impl Scrubber {
         self.forms.longest()
     }
 
-    /// Cleans the values of headers or trailers; returns how many copies of secrets
-    /// it masked.
+    /// Cleans the values of headers or trailers, and removes those whose name holds a secret;
+    /// returns how many copies of secrets it masked.
     pub fn headers(&self, headers: &mut HeaderMap) -> u64 {
-        let mut hits = 0;
+        let named: Vec<_> = headers
+            .keys()
+            .filter(|name| self.forms.matches(name.as_str().as_bytes()).next().is_some())
+            .cloned()
+            .collect();
+        let mut hits = named.len() as u64;
+        for name in named {
+            headers.remove(name);
+        }
         for value in headers.values_mut() {
             let (found, clean) = self.whole(value.as_bytes());
             // The mask is visible ASCII of the same length, so the value stays valid; if that

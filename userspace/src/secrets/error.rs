@@ -40,6 +40,11 @@ pub enum SecretProblem {
          run: chown {operator} {path}"
     )]
     FileOwner { path: PathBuf, owner: u32, operator: u32 },
+    #[error(
+        "the file {path} has {links} names (hard links), and an agent could read it under another; \
+         find them with `find / -xdev -samefile {path}` and remove them"
+    )]
+    FileLinks { path: PathBuf, links: u64 },
     #[error("the command `{program}` could not be started: {source}")]
     ExecStart { program: String, source: io::Error },
     #[error("the command `{program}` did not answer within {seconds} s and was killed{stderr}")]

@@ -1,7 +1,8 @@
 //! `file:PATH`: a file that only root or the operator can read.
 //!
 //! Owner and mode are those of the file that was opened (`fstat`), so nothing can be swapped in
-//! between. A symbolic link is followed: what it leads to must pass the same checks.
+//! between. A symbolic link is followed: what it leads to must pass the same checks. A file with a
+//! second name (a hard link) is refused: an agent of the same user could read it there.
 
 use std::fs::OpenOptions;
 use std::io::Read;
@@ -30,6 +31,9 @@ pub(super) fn read(path: &Path, operator: &Operator) -> Result<Raw, SecretProble
     if owner != 0 && owner != operator.uid() {
         let operator = operator.uid();
         return Err(SecretProblem::FileOwner { path: path.into(), owner, operator });
+    }
+    if meta.nlink() > 1 {
+        return Err(SecretProblem::FileLinks { path: path.into(), links: meta.nlink() });
     }
     // Two more than the limit: the line break and one byte that proves it too long. Reserved at
     // once, because a vector that grows leaves copies behind.
@@ -119,6 +123,16 @@ mod tests {
             assert_eq!(read(&link, &me()).is_ok(), ok, "{}", target.display());
             fs::remove_file(&link).unwrap();
         }
+    }
+
+    #[test]
+    fn a_second_name_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = write(dir.path(), "s", b"correct horse", 0o600);
+        assert!(read(&path, &me()).is_ok());
+        fs::hard_link(&path, dir.path().join("second")).unwrap();
+        let e = read(&path, &me()).unwrap_err().to_string();
+        assert!(e.contains("2 names"), "{e}");
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub(super) fn spec<'a>(
          nameserver {LOCAL_V4}\nnameserver {LOCAL_V6}\n"
     ));
     plan.covered.push(options.state.clone());
+    // Another session may keep its log where the default is.
+    plan.covered.push(crate::config::DEFAULT_STATE.into());
     plan.covered.extend(prepared.credentials().flat_map(|c| c.hidden_files().to_vec()));
     plan.unix_sockets = options.policy.unix.clone();
     plan.keep_privileges = options.keep_privileges;

@@ -74,7 +74,8 @@ fn prepare(order: &Order, terminal: Option<BorrowedFd<'_>>) -> Result<(), Failur
     let user = &plan.user;
     let groups: Vec<Gid> = user.groups.iter().map(|g| Gid::from_raw(*g)).collect();
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
-    let filter = seccomp::filter(plan.allow_io_uring)
+    let may_be_root = uid.is_root() || plan.keep_privileges;
+    let filter = seccomp::filter(plan.allow_io_uring, may_be_root)
         .map_err(io::Error::other)
         .doing("build the seccomp filter")?;
     caps::empty_bounding_set().doing("empty the bounding set")?;

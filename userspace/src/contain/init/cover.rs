@@ -1,11 +1,13 @@
 //! Covers: what stays on the host's file system and must not be seen.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::Doing;
+use super::sockets::other_views;
 use super::trust_files::{EMPTY_FILE, EMPTY_FOLDER};
 use super::world::{place, place_exactly};
 use crate::contain::mountinfo::{allows, mounts};
@@ -31,12 +33,18 @@ const SOCKET_FOLDERS: &[&str] =
     &[".X11-unix", ".ICE-unix", ".font-unix", ".XIM-unix", "tmux-", "ssh-", "dbus-", "keyring-"];
 
 /// Lays every cover.
-pub(super) fn all(plan: &Plan, sockets: &[PathBuf]) -> Result<(), Failure> {
+pub(super) fn all(plan: &Plan, sockets: &BTreeSet<PathBuf>) -> Result<(), Failure> {
+    let mounted = mounts(&fs::read("/proc/self/mountinfo").doing("read mountinfo")?);
     for path in MACHINE {
         cover_if_there(Path::new(path))?;
     }
     for path in &plan.covered {
+        // Before the cover lies there: what it covers is no longer the same file.
+        let views = fs::canonicalize(path).map(|real| other_views(&mounted, &real));
         cover_if_there(path)?;
+        for view in views.unwrap_or_default() {
+            cover_if_there(&view)?;
+        }
     }
     kernel_interfaces_elsewhere()?;
     for folder in socket_folders(Path::new("/tmp")) {
@@ -45,8 +53,13 @@ pub(super) fn all(plan: &Plan, sockets: &[PathBuf]) -> Result<(), Failure> {
         }
     }
     for socket in sockets {
-        if !plan.unix_sockets.iter().any(|p| allows(p, socket)) {
-            cover_socket(socket)?;
+        if plan.unix_sockets.iter().any(|p| allows(p, socket)) {
+            continue;
+        }
+        let views = other_views(&mounted, socket);
+        cover_socket(socket)?;
+        for view in views {
+            cover_socket(&view)?;
         }
     }
     Ok(())

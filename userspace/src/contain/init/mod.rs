@@ -11,6 +11,7 @@ mod cover;
 mod kernel_files;
 mod reaper;
 mod runtime_files;
+mod sockets;
 mod trust_files;
 mod world;
 

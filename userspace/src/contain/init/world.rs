@@ -2,7 +2,7 @@
 //! namespaces, plus what makes its clients trust egret.
 
 use std::ffi::CStr;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -11,8 +11,7 @@ use std::path::Path;
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 
-use super::{Doing, cover, kernel_files, runtime_files, trust_files};
-use crate::contain::mountinfo::socket_paths;
+use super::{Doing, cover, kernel_files, runtime_files, sockets, trust_files};
 use crate::contain::plan::Plan;
 use crate::contain::wire::Failure;
 use crate::sys::mount::{self, NO_DEV, NO_EXEC, NO_SUID, READ_ONLY};
@@ -42,9 +41,8 @@ const LOCAL: &str = "/usr/local";
 
 /// Makes the world of this process, which must be alone in its mount namespace.
 pub(super) fn build(plan: &Plan, netns: OwnedFd) -> Result<(), Failure> {
-    // The host's sockets, read before this process leaves the host's network namespace.
-    let sockets = fs::read("/proc/self/net/unix").doing("read /proc/net/unix")?;
-    let sockets = socket_paths(&sockets);
+    // The machine's sockets, found while its /proc is still there.
+    let sockets = sockets::find(plan).doing("find the machine's Unix sockets")?;
     setns(netns, CloneFlags::CLONE_NEWNET).doing("enter the network namespace")?;
     // A namespace of cgroups has its root where this process is now: in the agent's own.
     unshare(CloneFlags::CLONE_NEWCGROUP).doing("make a cgroup namespace")?;

@@ -5,6 +5,7 @@ mod activate;
 mod answers;
 mod bodies;
 mod heads;
+mod upgraded;
 
 use std::pin::Pin;
 use std::sync::Arc;
