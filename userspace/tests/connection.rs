@@ -6,10 +6,16 @@
 
 #[path = "connection/credentials.rs"]
 mod credentials;
+#[path = "connection/frames.rs"]
+mod frames;
 #[path = "connection/http.rs"]
 mod http_requests;
 #[path = "connection/opaque.rs"]
 mod opaque;
+#[path = "connection/slow.rs"]
+mod slow;
+#[path = "connection/strict.rs"]
+mod strict;
 #[path = "connection/tls.rs"]
 mod tls;
 #[path = "connection/upstream.rs"]

@@ -117,8 +117,8 @@ async fn exchange(
         Some(injection) if !body.is_end_stream() => Body::boxed(injection.request_body(body)),
         _ => Body::from(body),
     };
-    let (upload, upload_state) =
-        Upload::new(body, allowance.clone(), connection.interceptor.settings.serve.upload_idle);
+    let idle = connection.interceptor.settings.serve.upload_idle(&head.headers);
+    let (upload, upload_state) = Upload::new(body, allowance.clone(), idle);
     let route = Route {
         connector: &connection.interceptor.connector,
         shelf: &connection.shelf,
@@ -133,6 +133,7 @@ async fn exchange(
     };
     match send(&route, Request::from_parts(head, upload)).await {
         Ok((response, lease)) => {
+            upload_state.answered();
             let method = sent.method.clone();
             let open =
                 Open { guard, upload: upload_state, allowance, lease, injection, method, stalled };

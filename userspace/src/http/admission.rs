@@ -13,7 +13,7 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderMap, Method, Version};
 
-use super::head::{is_method, plain_length};
+use super::head::{LOOKALIKE, LOOKALIKES, is_method, is_target_byte, plain_length};
 use super::headers::connection_lists;
 use crate::outcome::Reason;
 use crate::policy::{Host, HostName};
@@ -102,7 +102,10 @@ fn check_target(head: &Parts, tls: bool) -> Result<(), Refused> {
     if !text.starts_with('/') {
         return Err(malformed("the target does not begin with `/`"));
     }
-    if !text.bytes().all(|b| (0x21..0x7f).contains(&b)) {
+    if text.contains('\\') {
+        return Err(malformed("the target holds a backslash"));
+    }
+    if !text.bytes().all(is_target_byte) {
         return Err(malformed("the target holds bytes that must be percent-encoded"));
     }
     Ok(())
@@ -110,6 +113,9 @@ fn check_target(head: &Parts, tls: bool) -> Result<(), Refused> {
 
 fn check_framing(head: &Parts) -> Result<(), Refused> {
     let headers = &head.headers;
+    if LOOKALIKES.iter().any(|name| headers.contains_key(*name)) {
+        return Err(malformed(LOOKALIKE));
+    }
     let lengths = headers.get_all(CONTENT_LENGTH).iter().count();
     if lengths > 1 {
         return Err(malformed("more than one Content-Length"));
@@ -286,6 +292,10 @@ mod tests {
             ("CONNECT api.example.com:443", &[h], Some(Reason::MethodRefused)),
             ("POST /", &[h, ("x-http-method-override", "DELETE")], Some(Reason::MethodRefused)),
             ("GET *", &[h], Some(Reason::MalformedRequest)),
+            ("GET /a\\b", &[h], Some(Reason::MalformedRequest)),
+            ("GET /a\"b", &[h], Some(Reason::MalformedRequest)),
+            ("- *", &[h], Some(Reason::MalformedRequest)),
+            ("POST /", &[h, ("content_length", "3")], Some(Reason::MalformedRequest)),
             ("GET api.example.com:443", &[h], Some(Reason::MalformedRequest)),
             ("GET ftp://api.example.com/", &[h], Some(Reason::MalformedRequest)),
             ("GET https://api.example.com/", &[h], Some(Reason::MalformedRequest)),

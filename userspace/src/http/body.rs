@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 
 use super::chunked::{FORBIDDEN_TRAILER, is_forbidden_trailer};
 use super::limits::Allowance;
-use super::patience::Silence;
+use super::patience::{Exchange, Silence};
 use super::strict::MalformedBody;
 use crate::outcome::Reason;
 
@@ -96,6 +96,7 @@ impl HttpBody for Body {
 pub struct UploadState {
     bytes: AtomicU64,
     done: AtomicBool,
+    answered: AtomicBool,
     fault: OnceLock<Reason>,
 }
 
@@ -108,6 +109,12 @@ impl UploadState {
     /// The whole body was given to the upstream.
     pub fn is_done(&self) -> bool {
         self.done.load(Ordering::Acquire)
+    }
+
+    /// The upstream has begun to answer. From now on both sides may speak when they like, and the
+    /// agent's silence is no fault.
+    pub fn answered(&self) {
+        self.answered.store(true, Ordering::Release);
     }
 
     /// Why the body was cut off, where the agent or the rule's limit is the cause.
@@ -131,7 +138,8 @@ pub struct Upload {
 }
 
 impl Upload {
-    /// `idle`: how long the agent may send nothing while the upstream waits for more.
+    /// `idle`: how long the agent may send nothing while the upstream waits for more and has
+    /// not begun to answer.
     pub fn new(
         inner: Body,
         allowance: Option<Allowance>,
@@ -179,6 +187,9 @@ impl HttpBody for Upload {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) else {
             ready!(self.silence.poll_over(cx));
+            if self.state.answered.load(Ordering::Acquire) {
+                return Poll::Pending;
+            }
             let late = Reason::ClientTimeout;
             return Poll::Ready(Some(Err(self.fail(late, Cut(late)))));
         };
@@ -237,8 +248,8 @@ pub struct Download {
     on_end: Option<Box<dyn OnEnd>>,
     /// For a body that comes from elsewhere.
     silence: Option<Silence>,
-    /// Tells the connection that this body is not at its end.
-    busy: Option<Arc<()>>,
+    /// Tells the connection what this body waits for.
+    exchange: Option<Exchange>,
 }
 
 impl Download {
@@ -257,10 +268,10 @@ impl Download {
         download
     }
 
-    /// The same, holding `busy` until it is dropped.
+    /// The same, as the body of an exchange.
     #[must_use]
-    pub fn holding(mut self, busy: Arc<()>) -> Self {
-        self.busy = Some(busy);
+    pub fn paced(mut self, exchange: Exchange) -> Self {
+        self.exchange = Some(exchange);
         self
     }
 
@@ -281,7 +292,7 @@ impl From<Body> for Download {
             allowance: None,
             on_end: None,
             silence: None,
-            busy: None,
+            exchange: None,
         }
     }
 }
@@ -294,7 +305,11 @@ impl HttpBody for Download {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) else {
+        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        if let Some(exchange) = &mut self.exchange {
+            exchange.polled(polled.is_pending());
+        }
+        let Poll::Ready(frame) = polled else {
             ready!(self.silence.as_mut().map_or(Poll::Pending, |s| s.poll_over(cx)));
             return Poll::Ready(Some(Err(self.cut_off(Reason::UpstreamTimeout))));
         };

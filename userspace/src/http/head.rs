@@ -212,7 +212,7 @@ fn check_target<'a>(target: &'a [u8], method: &[u8]) -> Result<Option<&'a str>, 
 
 /// Visible ASCII without what no URI may hold. `{`, `|`, `}` and `^` are not allowed by RFC 3986
 /// either, but clients send them and all readers read them alike.
-fn is_target_byte(b: u8) -> bool {
+pub(super) fn is_target_byte(b: u8) -> bool {
     b.is_ascii_graphic() && !matches!(b, b'"' | b'<' | b'>' | b'`')
 }
 
@@ -250,8 +250,8 @@ impl<'a> Fields<'a> {
             // A tab before or after is white space too, and known to be read in two ways.
             let plain = !line.contains(&b'\t') && value.eq_ignore_ascii_case(b"chunked");
             self.note_coding(plain, request)
-        } else if is(b"content_length") || is(b"transfer_encoding") {
-            Err("a field's name is that of a framing field but for `_`")
+        } else if LOOKALIKES.iter().any(|known| is(known.as_bytes())) {
+            Err(LOOKALIKE)
         } else {
             self.upgrade |= is(b"upgrade");
             Ok(())
@@ -307,6 +307,10 @@ impl<'a> Fields<'a> {
         Ok(Head { len, framing, leaves_http: self.upgrade || request.connect })
     }
 }
+
+/// Names that gateways which turn fields into variables confuse with framing.
+pub(super) const LOOKALIKES: [&str; 2] = ["content_length", "transfer_encoding"];
+pub(super) const LOOKALIKE: &str = "a field's name is that of a framing field but for `_`";
 
 /// Digits only, without zeros in front, and far from what would overflow.
 pub(super) fn plain_length(value: &[u8]) -> Option<u64> {

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -61,6 +61,110 @@ impl Stalled {
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
+
+    /// The connection is given up.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// What the answers of one connection are waiting for.
+#[derive(Debug, Default)]
+pub struct Pace {
+    /// Answers whose body is not at its end, and requests without an answer yet.
+    busy: AtomicUsize,
+    /// Bodies of which the peer took all there was: they wait for the upstream.
+    upstream: AtomicUsize,
+    /// Requests without an answer yet.
+    unanswered: AtomicUsize,
+    /// Counts whenever an exchange begins or its body is asked for more.
+    moves: AtomicU64,
+}
+
+impl Pace {
+    /// An exchange begins; it ends when the value is dropped.
+    pub fn begin(self: &Arc<Self>) -> Exchange {
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        self.unanswered.fetch_add(1, Ordering::Relaxed);
+        self.moves.fetch_add(1, Ordering::Relaxed);
+        Exchange { pace: Arc::clone(self), waits: Waits::Answer }
+    }
+
+    /// Whether no exchange is open.
+    pub fn is_idle(&self) -> bool {
+        self.busy.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether an open exchange waits for its peer to read.
+    pub fn waits_for_peer(&self) -> bool {
+        let elsewhere =
+            self.upstream.load(Ordering::Relaxed) + self.unanswered.load(Ordering::Relaxed);
+        self.busy.load(Ordering::Relaxed) > elsewhere
+    }
+
+    /// Completes when `condition` has held for `limit` and nothing moved meanwhile, looking once
+    /// in that time.
+    pub async fn still(&self, limit: Duration, condition: impl Fn(&Self) -> bool) {
+        let mut last = None;
+        loop {
+            let moves = self.moves.load(Ordering::Relaxed);
+            let holds = condition(self);
+            if holds && last == Some(moves) {
+                return;
+            }
+            last = holds.then_some(moves);
+            tokio::time::sleep(limit).await;
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waits {
+    Answer,
+    Upstream,
+    Peer,
+}
+
+/// One exchange of a connection, for its [`Pace`].
+#[derive(Debug)]
+pub struct Exchange {
+    pace: Arc<Pace>,
+    waits: Waits,
+}
+
+impl Exchange {
+    /// The body was asked for more. `upstream`: there was nothing yet.
+    pub fn polled(&mut self, upstream: bool) {
+        self.pace.moves.fetch_add(1, Ordering::Relaxed);
+        self.now(if upstream { Waits::Upstream } else { Waits::Peer });
+    }
+
+    fn now(&mut self, waits: Waits) {
+        if self.waits != waits {
+            if let Some(counter) = self.counter(waits) {
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+            if let Some(counter) = self.counter(self.waits) {
+                counter.fetch_sub(1, Ordering::Relaxed);
+            }
+            self.waits = waits;
+        }
+    }
+
+    fn counter(&self, waits: Waits) -> Option<&AtomicUsize> {
+        match waits {
+            Waits::Answer => Some(&self.pace.unanswered),
+            Waits::Upstream => Some(&self.pace.upstream),
+            Waits::Peer => None,
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.now(Waits::Peer);
+        self.pace.busy.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A stream whose peer must go on reading what is written.
@@ -86,7 +190,7 @@ impl<IO> Patient<IO> {
             return written;
         }
         self.silence.poll_over(cx).map(|()| {
-            self.stalled.0.store(true, Ordering::Release);
+            self.stalled.set();
             Err(io::ErrorKind::TimedOut.into())
         })
     }

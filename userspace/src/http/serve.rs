@@ -5,10 +5,10 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::body::Download;
 use super::head::HeadLimits;
-use super::patience::{Patient, Stalled};
+use super::patience::{Pace, Patient, Stalled};
 use super::strict::{Gate, Strict};
 use crate::shutdown::Watcher;
 use crate::tls::terminate::Spoken;
@@ -32,7 +32,8 @@ pub struct ServeLimits {
     pub headers: usize,
     /// Requests at one time on one HTTP/2 connection.
     pub streams: u32,
-    /// Silence of the agent inside a request's body, while the upstream waits for more.
+    /// Silence of the agent inside a request's body, while the upstream waits for more and has
+    /// not begun to answer.
     pub upload_idle: Duration,
     /// Silence of the upstream inside an answer's body. Event streams are silent for long.
     pub download_idle: Duration,
@@ -61,6 +62,17 @@ impl Default for ServeLimits {
     }
 }
 
+impl ServeLimits {
+    /// How long the agent may be silent inside the body of a request with these headers. A gRPC
+    /// stream is a conversation: either side may be silent for as long as the other.
+    pub fn upload_idle(&self, request: &HeaderMap) -> Duration {
+        let grpc = request
+            .get(CONTENT_TYPE)
+            .is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
+        if grpc { self.download_idle } else { self.upload_idle }
+    }
+}
+
 /// A flow-control window that does not stall a stream on a machine-local leg.
 const WINDOW: u32 = 1 << 20;
 
@@ -84,13 +96,16 @@ where
 {
     let stalled = Stalled::default();
     let io = Patient::new(io, limits.write_idle, stalled.clone());
-    let answer = move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(stalled.clone());
-        answer(request)
+    let answer = {
+        let stalled = stalled.clone();
+        move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(stalled.clone());
+            answer(request)
+        }
     };
     match spoken {
         Spoken::H1 => serve_h1(io, limits, answer, shutdown).await,
-        Spoken::H2 => serve_h2(io, limits, answer, shutdown).await,
+        Spoken::H2 => serve_h2(io, limits, answer, &stalled, shutdown).await,
     }
 }
 
@@ -138,6 +153,7 @@ async fn serve_h2<IO, F, Fut>(
     io: IO,
     limits: &ServeLimits,
     answer: F,
+    stalled: &Stalled,
     shutdown: &mut Watcher,
 ) -> hyper::Result<()>
 where
@@ -145,13 +161,13 @@ where
     F: Fn(Request<Incoming>) -> Fut + Send + 'static,
     Fut: Future<Output = Response<Download>> + Send + 'static,
 {
-    let activity = Activity::default();
+    let pace = Arc::new(Pace::default());
     let service = {
-        let activity = activity.clone();
+        let pace = Arc::clone(&pace);
         service_fn(move |request| {
-            let busy = activity.begin();
+            let exchange = pace.begin();
             let answering = answer(request);
-            async move { Ok::<_, Infallible>(answering.await.map(|body| body.holding(busy))) }
+            async move { Ok::<_, Infallible>(answering.await.map(|body| body.paced(exchange))) }
         })
     };
     let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
@@ -170,41 +186,17 @@ where
             connection.as_mut().graceful_shutdown();
             return connection.await;
         }
-        () = activity.idle(limits.h2_idle) => connection.as_mut().graceful_shutdown(),
+        () = pace.still(limits.write_idle, Pace::waits_for_peer) => {
+            // HTTP/2 has windows of its own: an agent may read, and yet take nothing.
+            stalled.set();
+            return Ok(());
+        }
+        () = pace.still(limits.h2_idle, Pace::is_idle) => {
+            connection.as_mut().graceful_shutdown();
+        }
     }
     tokio::select! {
         ended = connection.as_mut() => ended,
-        () = activity.idle(FAREWELL) => Ok(()),
-    }
-}
-
-/// Whether an HTTP/2 connection has requests.
-#[derive(Clone, Debug, Default)]
-struct Activity {
-    /// Held once more by every exchange until its answer's body is dropped.
-    busy: Arc<()>,
-    begun: Arc<AtomicU64>,
-}
-
-impl Activity {
-    fn begin(&self) -> Arc<()> {
-        self.begun.fetch_add(1, Ordering::Relaxed);
-        Arc::clone(&self.busy)
-    }
-
-    /// Completes when there was no request for `limit`, looking once in that time.
-    async fn idle(&self, limit: Duration) {
-        // This one and the service's own.
-        const NOBODY: usize = 2;
-        let mut last = None;
-        loop {
-            let begun = self.begun.load(Ordering::Relaxed);
-            let nobody = Arc::strong_count(&self.busy) <= NOBODY;
-            if nobody && last == Some(begun) {
-                return;
-            }
-            last = nobody.then_some(begun);
-            tokio::time::sleep(limit).await;
-        }
+        () = pace.still(FAREWELL, Pace::is_idle) => Ok(()),
     }
 }

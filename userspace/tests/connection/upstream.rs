@@ -2,8 +2,10 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use egret::policy::{Host, HostName};
@@ -31,6 +33,10 @@ pub struct Seen {
 pub struct Notes {
     pub seen: Arc<Mutex<Vec<Seen>>>,
     pub connections: Arc<AtomicUsize>,
+    /// Requests whose body arrived to its end, where the answer does not echo it.
+    pub whole: Arc<AtomicUsize>,
+    /// The trailers of those requests.
+    pub trailers: Arc<Mutex<Vec<HeaderMap>>>,
     /// Raw bytes, for upstreams that do not speak HTTP.
     pub raw: Arc<Mutex<Vec<u8>>>,
 }
@@ -42,6 +48,10 @@ impl Notes {
 
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
+    }
+
+    pub fn whole(&self) -> usize {
+        self.whole.load(Ordering::SeqCst)
     }
 
     pub fn raw(&self) -> Vec<u8> {
@@ -60,6 +70,37 @@ type EchoBody = BoxBody<Bytes, hyper::Error>;
 
 fn text(text: impl Into<Bytes>) -> EchoBody {
     Full::new(text.into()).map_err(|never| match never {}).boxed()
+}
+
+/// A little, and then nothing.
+fn silent() -> EchoBody {
+    let (sender, body) = tokio::sync::mpsc::channel(1);
+    tokio::spawn(async move {
+        sender.send(Bytes::from_static(b"first")).await.unwrap();
+        sender.closed().await;
+    });
+    Channel(body).boxed()
+}
+
+/// More than anybody reads.
+fn endless() -> EchoBody {
+    let (sender, body) = tokio::sync::mpsc::channel(1);
+    tokio::spawn(async move { while sender.send(Bytes::from(vec![b'x'; 65536])).await.is_ok() {} });
+    Channel(body).boxed()
+}
+
+struct Channel(tokio::sync::mpsc::Receiver<Bytes>);
+
+impl http_body::Body for Channel {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, hyper::Error>>> {
+        self.0.poll_recv(cx).map(|b| b.map(|b| Ok(http_body::Frame::data(b))))
+    }
 }
 
 /// HTTP over TLS with a certificate for `certified` by an authority of its own.
@@ -176,6 +217,8 @@ async fn answer(
             trailers.insert("x-end", "yes".parse().unwrap());
             Response::new(text("body").with_trailers(async { Some(Ok(trailers)) }).boxed())
         }
+        "/silent" => Response::new(silent()),
+        "/endless" => Response::new(endless()),
         "/redirect" => Response::builder()
             .status(302)
             .header("location", "https://elsewhere.example/")
@@ -200,7 +243,11 @@ async fn answer(
                 .unwrap()
         }
         _ => {
-            let body = request.into_body().collect().await.map(|b| b.to_bytes().len());
+            let body = request.into_body().collect().await.map(|b| {
+                notes.trailers.lock().unwrap().extend(b.trailers().cloned());
+                b.to_bytes().len()
+            });
+            notes.whole.fetch_add(usize::from(body.is_ok()), Ordering::SeqCst);
             Response::new(text(format!("hello {body:?}")))
         }
     })

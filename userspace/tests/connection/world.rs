@@ -9,6 +9,7 @@ use bytes::Bytes;
 use egret::audit::{Audit, Record};
 use egret::connection::{self, Interceptor, InterceptorParts, Settings};
 use egret::forward::dial::{Resolve, Resolving};
+use egret::http::serve::ServeLimits;
 use egret::identify::{Agent, AgentLink, Flow, OriginalDst, Process, SessionId};
 use egret::inject::CredentialSet;
 use egret::outcome::Reason;
@@ -101,6 +102,13 @@ impl World {
         Self::by(&Arc::new(leaves), policy, credentials, audit)
     }
 
+    /// With other limits on what an agent's connection may use.
+    pub fn limited(policy: Policy, serve: ServeLimits) -> Self {
+        let leaves = LeafMinter::new(Authority::generate("test").unwrap()).unwrap();
+        let audit = Audit::in_memory();
+        Self::of(&Arc::new(leaves), policy, CredentialSet::default(), audit, serve)
+    }
+
     /// With an authority that the test knows.
     pub fn by(
         leaves: &Arc<LeafMinter>,
@@ -108,7 +116,17 @@ impl World {
         credentials: CredentialSet,
         audit: Audit,
     ) -> Self {
-        let settings = Settings { peek: Duration::from_secs(5), ..Settings::default() };
+        Self::of(leaves, policy, credentials, audit, ServeLimits::default())
+    }
+
+    fn of(
+        leaves: &Arc<LeafMinter>,
+        policy: Policy,
+        credentials: CredentialSet,
+        audit: Audit,
+        serve: ServeLimits,
+    ) -> Self {
+        let settings = Settings { peek: Duration::from_secs(5), serve, ..Settings::default() };
         let names = |ip: IpAddr| {
             let name = match ip.to_string().as_str() {
                 API => "api.test",
