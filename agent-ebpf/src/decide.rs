@@ -158,6 +158,20 @@ pub const fn packet(ifindex: u32) -> Result<(), Denied> {
     if ifindex == LOOPBACK_IFINDEX { Ok(()) } else { Err(Denied::NotLoopback) }
 }
 
+// States of include/net/tcp_states.h.
+const TCP_FIN_WAIT1: u32 = 4;
+const TCP_FIN_WAIT2: u32 = 5;
+const TCP_CLOSE: u32 = 7;
+const TCP_CLOSING: u32 = 11;
+
+/// Whether a change of a TCP connection's state means that nobody will ask for its flow: it failed
+/// or was reset. A client that connects, sends and closes at once ends in an orderly way, possibly
+/// before it is accepted; its flow waits, and userspace sweeps what waits too long.
+#[inline(always)]
+pub const fn flow_ends(old: u32, new: u32) -> bool {
+    new == TCP_CLOSE && old != TCP_FIN_WAIT1 && old != TCP_FIN_WAIT2 && old != TCP_CLOSING
+}
+
 /// Whether an address that the kernel is about to show the agent is the one egret put in place of
 /// the dialled one (so that the dialled one must be shown).
 #[inline(always)]

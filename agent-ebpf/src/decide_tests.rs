@@ -177,3 +177,21 @@ fn refusals_travel_as_numbers() {
     assert_eq!(Denied::from_code(0), None);
     assert_eq!(Denied::from_code(200), None);
 }
+
+#[test]
+fn a_flow_outlives_an_orderly_close_only() {
+    let cases = [
+        ((2, 7), true, "the connection failed"),
+        ((1, 7), true, "reset"),
+        ((8, 7), true, "reset after the other side had closed"),
+        ((9, 7), true, "both sides have closed, the other one first"),
+        ((4, 7), false, "closed at once"),
+        ((5, 7), false, "closed, and the other side has not yet"),
+        ((11, 7), false, "both sides closed at the same time"),
+        ((2, 1), false, "established"),
+        ((1, 4), false, "closing"),
+    ];
+    for ((old, new), ends, what) in cases {
+        assert_eq!(flow_ends(old, new), ends, "{what}");
+    }
+}

@@ -3,6 +3,7 @@
 use agent_ebpf::abi::{IPPROTO_TCP, IPPROTO_UDP, MAX_AGENT_LEVEL};
 use agent_ebpf::address::{Address, Port};
 use agent_ebpf::decide::{self, Dial};
+use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{bpf_skb_ancestor_cgroup_id, bpf_skb_cgroup_id};
 use aya_ebpf::programs::SkBuffContext;
 
@@ -27,7 +28,7 @@ pub(crate) fn subject(ctx: &SkBuffContext) -> Subject {
     let (dial, family) = headers(ctx);
     // SAFETY: helpers that read the context that they are given.
     let cgroup = unsafe { bpf_skb_cgroup_id(ctx.skb.skb) };
-    let packet = Packet { ifindex: ifindex(ctx), agent: agent_of(ctx, cgroup), cgroup };
+    let packet = Packet { ifindex: ifindex(ctx), agent: agent_of(ctx.skb.skb, cgroup), cgroup };
     Subject { dial, family, socket_type: 0, packet: Some(packet) }
 }
 
@@ -51,16 +52,18 @@ fn headers(ctx: &SkBuffContext) -> (Dial, u16) {
     (Dial { protocol, dst, port: Port::from_network(port) }, family)
 }
 
-#[inline(always)]
-fn agent_of(ctx: &SkBuffContext, cgroup: u64) -> u64 {
-    if agent::lookup(cgroup).is_some() {
+/// The deepest agent that the packet's socket belongs to, or 0. A function of its own, so that
+/// the verifier forgets at its end which way it took.
+#[inline(never)]
+fn agent_of(skb: *mut __sk_buff, cgroup: u64) -> u64 {
+    if agent::is_agent(cgroup) {
         return cgroup;
     }
     for up in 0..MAX_AGENT_LEVEL {
         let level = (MAX_AGENT_LEVEL - up) as i32;
         // SAFETY: a helper that reads the context; 0 means that there is no such ancestor.
-        let id = unsafe { bpf_skb_ancestor_cgroup_id(ctx.skb.skb, level) };
-        if id != 0 && agent::lookup(id).is_some() {
+        let id = unsafe { bpf_skb_ancestor_cgroup_id(skb, level) };
+        if id != 0 && agent::is_agent(id) {
             return id;
         }
     }

@@ -1,8 +1,6 @@
 //! Counting what runs, and telling userspace what was refused.
 
-use core::ptr;
-
-use agent_ebpf::abi::{Hook, STAT_EVENTS_DROPPED};
+use agent_ebpf::abi::{Event, Hook, STAT_EVENTS_DROPPED};
 use agent_ebpf::decide::{Denied, Dial};
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 
@@ -52,11 +50,7 @@ pub(crate) fn refused(hook: Hook, denied: Denied, subject: &Subject) {
         count(STAT_EVENTS_DROPPED);
         return;
     };
-    // SAFETY: reserved memory of the size of an event, filled with zeros before it is used.
-    let event = unsafe {
-        ptr::write_bytes(entry.as_mut_ptr(), 0, 1);
-        &mut *entry.as_mut_ptr()
-    };
+    let event = zeroed(entry.as_mut_ptr());
     agent::describe_dial(&mut event.origin, &subject.dial);
     match &subject.packet {
         Some(packet) => {
@@ -66,7 +60,7 @@ pub(crate) fn refused(hook: Hook, denied: Denied, subject: &Subject) {
         }
         None => {
             agent::describe_process(&mut event.origin);
-            event.origin.agent = agent::current().map_or(0, |agent| agent.id);
+            event.origin.agent = agent::current_id();
         }
     }
     event.family = subject.family;
@@ -74,4 +68,17 @@ pub(crate) fn refused(hook: Hook, denied: Denied, subject: &Subject) {
     event.denied = denied as u8;
     event.hook = hook as u8;
     entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+}
+
+/// Fills an event with zeros, a word at a time: `memset` here is a call that writes single bytes.
+#[inline(always)]
+fn zeroed<'a>(event: *mut Event) -> &'a mut Event {
+    let words: *mut u64 = event.cast();
+    for i in 0..size_of::<Event>() / size_of::<u64>() {
+        // SAFETY: reserved memory of the size of an event, which is a whole number of words.
+        // Volatile, so that this loop is not turned into the call that it avoids.
+        unsafe { words.add(i).write_volatile(0) };
+    }
+    // SAFETY: every byte has just been written, and zeros are a valid event.
+    unsafe { &mut *event }
 }

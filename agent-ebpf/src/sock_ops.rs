@@ -6,9 +6,9 @@
 
 use agent_ebpf::abi::{FlowKey, STAT_FLOWS_LOST, SocketState};
 use agent_ebpf::address::{Address, Port};
+use agent_ebpf::decide;
 use aya_ebpf::bindings::{
-    BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE,
-    bpf_sock_ops,
+    BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock_ops,
 };
 use aya_ebpf::programs::SockOpsContext;
 
@@ -41,9 +41,12 @@ pub(crate) fn follow(ctx: &SockOpsContext) {
     let state = unsafe { &mut *state };
     if op == BPF_SOCK_OPS_TCP_CONNECT_CB {
         publish(ctx, ops, state);
-    } else if field!(ops, __bindgen_anon_1.args[1]) == BPF_TCP_CLOSE && state.published != 0 {
+        return;
+    }
+    let (old, new) = (field!(ops, __bindgen_anon_1.args[0]), field!(ops, __bindgen_anon_1.args[1]));
+    if state.published != 0 && decide::flow_ends(old, new) {
         // The interceptor may have taken it long ago.
-        let _ = FLOWS.remove(state.key);
+        let _ = FLOWS.remove(&state.key);
         state.published = 0;
     }
 }
@@ -66,7 +69,7 @@ fn publish(ctx: &SockOpsContext, ops: *mut bpf_sock_ops, state: &mut SocketState
     let to = (connect::loopback(v4), state.via);
     state.key = FlowKey::tcp(state.origin.netns, (source, source_port), to);
     let _ = FLOWS.remove(FlowKey::reservation(state.origin.socket));
-    if FLOWS.insert(state.key, &state.origin, 0).is_ok() {
+    if FLOWS.insert(&state.key, &state.origin, 0).is_ok() {
         state.published = 1;
     } else {
         // Another connection took the freed place. The interceptor will find no flow, and refuse.
@@ -75,7 +78,7 @@ fn publish(ctx: &SockOpsContext, ops: *mut bpf_sock_ops, state: &mut SocketState
     // Without the callback at its end the entry would stay until the same addresses and ports come
     // again. It cannot fail for this flag on a full socket; if it did, the flow must not stay.
     if ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32).is_err() && state.published != 0 {
-        let _ = FLOWS.remove(state.key);
+        let _ = FLOWS.remove(&state.key);
         state.published = 0;
     }
 }

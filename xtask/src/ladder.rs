@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::report::{Counts, Row, Table, counts_in};
-use crate::{build, host, sh, tidy, vm};
+use crate::{build, ebpf, host, sh, tidy, vm};
 
 /// What the command line asked for.
 pub(crate) struct Wanted {
@@ -105,6 +105,10 @@ impl Climb<'_> {
 
     /// A cargo command; its test results are counted if it has any.
     fn cargo(&self, rung: &str, args: &[&str]) -> Result<Row> {
+        if rung != "fmt" {
+            // egret does not compile without the kernel object, which is cheap when unchanged.
+            ebpf::build(self.workspace)?;
+        }
         let mut command = build::cargo(self.workspace);
         command.args(args);
         self.counted(rung, &mut command, &mut |_| {})

@@ -1,6 +1,6 @@
 //! Pure: how a record becomes one line of text. Every byte of a line is printable ASCII: control
 //! characters, escape sequences, line separators, direction overrides and everything else outside
-//! 0x20..0x7e become `\uXXXX`, so a line cannot be split, and a terminal shows nothing active.
+//! 0x20..0x7e become a `\u` escape, so a line cannot be split, and a terminal shows nothing active.
 //! The escapes are JSON's own, so a reader gets the original text back.
 
 use std::fmt::Write as _;

@@ -98,7 +98,12 @@ impl Counters {
     }
 }
 
+/// A name that was answered is no egress, and one that no rule could allow is counted when it is
+/// dialled; of DNS only what was refused for its own sake counts.
 fn column(r: &Record) -> Option<Column> {
+    if r.event == Event::Dns && matches!(r.reason, None | Some(Reason::NameNotAllowed)) {
+        return None;
+    }
     match r.decision {
         Decision::Allow => Some(Column::Allowed),
         Decision::Deny | Decision::Ask => Some(Column::Refused),

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::{Subcommand, ValueEnum};
 
-pub use show::summary as print_summary;
+pub(super) use show::summary as print_summary;
 
 use super::output::{Colour, Style, json_line};
 use crate::audit::query::{Filter, Reader, parse_since};
@@ -40,7 +40,7 @@ Examples:
 /// Show, follow, verify and export the audit log.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
@@ -133,7 +133,7 @@ fn since(text: &str) -> Result<Timestamp, String> {
 }
 
 /// Runs `egret audit` on the log below the state folder `state`.
-pub fn run(args: Args, state: &Path) -> ExitCode {
+pub(crate) fn run(args: Args, state: &Path) -> ExitCode {
     let layout = Layout::new(state, None);
     let mut out = BufWriter::new(io::stdout().lock());
     let result = match args.command {

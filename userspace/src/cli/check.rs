@@ -21,7 +21,7 @@ Exit status: 0 every file is a policy, 1 one of them is not. Warnings do not cha
 /// place and what to write instead.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub(crate) struct Args {
     /// Policy files.
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
@@ -42,7 +42,7 @@ struct Checked {
 }
 
 /// Checks the files and prints what is found.
-pub fn run(args: &Args) -> ExitCode {
+pub(crate) fn run(args: &Args) -> ExitCode {
     let checked: Vec<Checked> = args.files.iter().map(|path| check(path)).collect();
     let text = if args.json { json(&checked) } else { checked.iter().map(describe).collect() };
     // A reader that has gone away does not change what was found.

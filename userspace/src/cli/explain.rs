@@ -19,7 +19,7 @@ Exit status: 0 allowed (in audit mode: let pass), 1 refused, 2 someone would be 
 /// Explain what a policy decides for a request: which rule decides, and why the others do not.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES, override_usage = "egret explain [OPTIONS] [METHOD] URL")]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     pub policy: PolicyArgs,
     /// A method (GET if absent) and a URL: https://, http://, tls:// or tcp://.
@@ -31,7 +31,7 @@ pub struct Args {
 }
 
 /// Explains and prints.
-pub fn run(args: &Args) -> ExitCode {
+pub(crate) fn run(args: &Args) -> ExitCode {
     match explanation(args) {
         Ok(found) => {
             let text = if args.json { json(&found) } else { found.to_string() };

@@ -10,7 +10,7 @@ use super::Cli;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  egret completions bash > /etc/bash_completion.d/egret")]
-pub struct CompletionsArgs {
+pub(crate) struct CompletionsArgs {
     /// The shell to complete for
     shell: Shell,
 }

@@ -32,17 +32,17 @@ Examples:
 /// refused.
 #[derive(Debug, Parser)]
 #[command(name = "egret", version, about, after_help = EXAMPLES, max_term_width = 100)]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
-    pub command: Command,
+    command: Command,
 
     /// Folder for the audit log [default: /var/lib/egret for root, else $XDG_STATE_HOME/egret]
     #[arg(long, global = true, env = "EGRET_STATE", value_name = "DIR")]
-    pub state: Option<PathBuf>,
+    state: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Run a command whose every connection is enforced
     Run(run::Args),
     /// Check policy files and print every error at once

@@ -9,7 +9,7 @@ use crate::audit::line::{printable, to_ascii_json};
 
 /// The colours that subcommands use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Colour {
+pub(crate) enum Colour {
     Plain,
     Bold,
     Dim,
@@ -20,28 +20,23 @@ pub enum Colour {
 
 /// Whether to colour.
 #[derive(Clone, Copy, Debug)]
-pub struct Style {
+pub(crate) struct Style {
     colour: bool,
 }
 
 impl Style {
     /// For standard output: colour on a terminal, unless `NO_COLOR` is set.
-    pub fn stdout() -> Self {
+    pub(crate) fn stdout() -> Self {
         Self { colour: io::stdout().is_terminal() && wants_colour() }
     }
 
     /// For standard error.
-    pub fn stderr() -> Self {
+    pub(crate) fn stderr() -> Self {
         Self { colour: io::stderr().is_terminal() && wants_colour() }
     }
 
-    /// Never any colour.
-    pub const fn plain() -> Self {
-        Self { colour: false }
-    }
-
     /// `text`, made harmless and coloured.
-    pub fn paint(self, colour: Colour, text: &str) -> String {
+    pub(crate) fn paint(self, colour: Colour, text: &str) -> String {
         let text = printable(text);
         let code = match colour {
             Colour::Plain => return text,
@@ -61,7 +56,7 @@ fn wants_colour() -> bool {
 }
 
 /// Prints `value` as one line of ASCII JSON.
-pub fn json_line<T: Serialize>(out: &mut dyn Write, value: &T) -> io::Result<()> {
+pub(crate) fn json_line<T: Serialize>(out: &mut dyn Write, value: &T) -> io::Result<()> {
     let mut line = Vec::new();
     to_ascii_json(value, &mut line)?;
     line.push(b'\n');
@@ -69,11 +64,11 @@ pub fn json_line<T: Serialize>(out: &mut dyn Write, value: &T) -> io::Result<()>
 }
 
 /// A cell of a table.
-pub type Cell = (Colour, String);
+pub(crate) type Cell = (Colour, String);
 
 /// Prints rows with columns that line up; the last column is as long as it is. `least` gives
 /// the smallest widths, so that tables printed one after another agree.
-pub fn table(
+pub(crate) fn table(
     out: &mut dyn Write,
     style: Style,
     least: &[usize],
@@ -110,7 +105,7 @@ mod tests {
             vec![(Colour::Plain, "b\u{1b}[2J".to_owned()), (Colour::Plain, "two".to_owned())],
         ];
         let mut out = Vec::new();
-        table(&mut out, Style::plain(), &[], &rows).unwrap();
+        table(&mut out, Style { colour: false }, &[], &rows).unwrap();
         let want = "a           one\nb\\u{1b}[2J  two\n";
         assert_eq!(String::from_utf8(out).unwrap(), want);
     }
@@ -118,6 +113,6 @@ mod tests {
     #[test]
     fn colour_only_where_asked_for() {
         assert_eq!(Style { colour: true }.paint(Colour::Red, "x"), "\x1b[31mx\x1b[0m");
-        assert_eq!(Style::plain().paint(Colour::Red, "x"), "x");
+        assert_eq!(Style { colour: false }.paint(Colour::Red, "x"), "x");
     }
 }

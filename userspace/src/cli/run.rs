@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
+use super::audit::print_summary as show_summary;
 use super::output::{Colour, Style, json_line};
 use crate::audit::Summary;
 use crate::config::PolicyArgs;
@@ -22,12 +23,9 @@ Examples:
 Exit codes: the command's own, or 128 + the signal that ended it; 125 egret failed and nothing was
 started, 126 the command cannot be executed, 127 it was not found.";
 
-/// The most rows of each kind in the summary.
-const ROWS: usize = 12;
-
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     policy: PolicyArgs,
     /// The agent's name in records [default: the policy's name]
@@ -76,7 +74,7 @@ pub(super) fn run(args: Args, state: &Path) -> ExitCode {
         allow_io_uring: args.allow_io_uring,
         die_with_parent: !args.outlive,
     };
-    match session::run(options, |_| ()) {
+    match session::run(&options, |_| ()) {
         Ok(finished) => {
             if !args.quiet {
                 summarise(style, &finished, args.json);
@@ -121,38 +119,21 @@ fn summarise(style: Style, finished: &Finished, json: bool) {
 }
 
 fn write_summary(out: &mut dyn Write, style: Style, finished: &Finished) -> io::Result<()> {
-    let Summary { allowed, refused, would_deny, failed } = &finished.summary;
-    let counts = [
-        (allowed, "allowed", Colour::Green),
-        (refused, "refused", Colour::Red),
-        (would_deny, "would be refused", Colour::Yellow),
-        (failed, "failed", Colour::Yellow),
-    ];
-    let said: Vec<String> = counts
-        .iter()
-        .enumerate()
-        .filter(|(i, (rows, ..))| *i < 2 || !rows.is_empty())
-        .map(|(_, (rows, what, _))| format!("{} {what}", Summary::total(rows)))
-        .collect();
-    let session = format!("{} (egret audit --session {})", said.join(", "), finished.session);
-    writeln!(out, "{} {session}", style.paint(Colour::Bold, "egret:"))?;
-    for (rows, what, colour) in counts {
-        for row in rows.iter().take(ROWS) {
-            let reason = row.reason.map_or("", |r| r.as_str());
-            let host = style.paint(Colour::Plain, &row.host);
-            let what = style.paint(colour, &format!("{what:>9}"));
-            writeln!(out, "  {what} {:>5} × {host} {reason}", row.count)?;
-        }
-        if rows.len() > ROWS {
-            writeln!(out, "  {:>9} and {} more", "", rows.len() - ROWS)?;
-        }
+    let Summary { allowed, refused, .. } = &finished.summary;
+    writeln!(
+        out,
+        "{} {} allowed, {} refused; `egret audit --session {}` has the records",
+        style.paint(Colour::Bold, "egret:"),
+        Summary::total(allowed),
+        Summary::total(refused),
+        finished.session
+    )?;
+    if finished.summary != Summary::default() {
+        show_summary(out, style, &finished.summary)?;
     }
     if finished.events_dropped > 0 {
-        writeln!(
-            out,
-            "  {} refusals in the kernel have no record of their own",
-            finished.events_dropped
-        )?;
+        let dropped = finished.events_dropped;
+        writeln!(out, "{dropped} refusals in the kernel have no record of their own")?;
     }
     Ok(())
 }

@@ -33,7 +33,7 @@ Exit status: 0 every case holds, 1 one does not, 3 a table or policy cannot be r
 /// Run case tables against their policies.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub(crate) struct Args {
     /// Case tables.
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
@@ -57,7 +57,7 @@ impl Ran {
 }
 
 /// Runs the tables and prints what differs.
-pub fn run(args: &Args) -> ExitCode {
+pub(crate) fn run(args: &Args) -> ExitCode {
     let ran: Vec<Ran> = args
         .files
         .iter()

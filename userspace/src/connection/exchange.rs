@@ -19,7 +19,9 @@ use crate::forward::pool::Lease;
 use crate::http::admission::{self, Admitted};
 use crate::http::body::{Body, Download, OnEnd, Upload, UploadState};
 use crate::http::limits::Allowance;
+use crate::http::patience::Stalled;
 use crate::http::refuse::Refusal;
+use crate::http::strict::Unreadable;
 use crate::http::{headers, upgrade};
 use crate::inject::{self, InjectError, Injection, ScrubReport};
 use crate::outcome::{Decision, Reason, Stage};
@@ -61,6 +63,9 @@ pub(super) async fn answer(
 ) -> Response<Download> {
     connection.requests.fetch_add(1, Ordering::Relaxed);
     let (head, body) = request.into_parts();
+    if let Some(Unreadable(why)) = head.extensions.get() {
+        return connection.unreadable(&site, &head.method, why);
+    }
     // What the agent sent, for records and refusals: injection changes the head.
     let sent = Sent { method: head.method.clone(), uri: head.uri.clone(), version: head.version };
     let content_type = head.headers.get(http::header::CONTENT_TYPE).cloned();
@@ -98,6 +103,7 @@ async fn exchange(
 
     let asked = admitted.upgrade.then(|| head.headers.get(UPGRADE).cloned()).flatten();
     let agent_side = head.extensions.remove::<OnUpgrade>();
+    let stalled = head.extensions.remove::<Stalled>().unwrap_or_default();
     head.extensions.clear();
     headers::strip_request(&mut head.headers);
     if let Some(protocol) = &asked {
@@ -111,7 +117,8 @@ async fn exchange(
         Some(injection) if !body.is_end_stream() => Body::boxed(injection.request_body(body)),
         _ => Body::from(body),
     };
-    let (upload, upload_state) = Upload::new(body, allowance.clone());
+    let (upload, upload_state) =
+        Upload::new(body, allowance.clone(), connection.interceptor.settings.serve.upload_idle);
     let route = Route {
         connector: &connection.interceptor.connector,
         shelf: &connection.shelf,
@@ -127,7 +134,8 @@ async fn exchange(
     match send(&route, Request::from_parts(head, upload)).await {
         Ok((response, lease)) => {
             let method = sent.method.clone();
-            let open = Open { guard, upload: upload_state, allowance, lease, injection, method };
+            let open =
+                Open { guard, upload: upload_state, allowance, lease, injection, method, stalled };
             relay_answer(connection, response, open, asked, agent_side).map_err(|e| e.at(&host))
         }
         Err(error) => {
@@ -172,6 +180,7 @@ struct Open {
     lease: Lease,
     injection: Option<Injection>,
     method: http::Method,
+    stalled: Stalled,
 }
 
 /// The upstream has answered: strip, scrub, and stream it to the agent.
@@ -190,7 +199,7 @@ fn relay_answer(
     response.extensions_mut().clear();
     *response.version_mut() = http::Version::HTTP_11; // hyper writes what the agent speaks
     let (mut head, body) = response.into_parts();
-    let Open { guard, upload, allowance, lease, injection, method } = open;
+    let Open { guard, upload, allowance, lease, injection, method, stalled } = open;
     let (body, scrubbed) = match injection.as_ref().and_then(Injection::scrubber) {
         Some(scrubber) => {
             let body = scrubber.response(&method, &mut head, body);
@@ -199,8 +208,9 @@ fn relay_answer(
         }
         None => (Body::from(body), None),
     };
-    let ending = Ending { guard, upload, lease, status, injection, scrubbed };
-    let body = Download::new(body, allowance, Box::new(ending));
+    let ending = Ending { guard, upload, lease, status, injection, scrubbed, stalled };
+    let idle = connection.interceptor.settings.serve.download_idle;
+    let body = Download::new(body, allowance, Box::new(ending), idle);
     Ok(Response::from_parts(head, body))
 }
 
@@ -239,7 +249,7 @@ fn switch(
 }
 
 fn masked(hits: u64) -> Option<String> {
-    (hits > 0).then(|| format!("{hits} copies of a secret were masked"))
+    (hits > 0).then(|| format!("secret masked {hits} time(s)"))
 }
 
 fn protocol_error(guard: Guard, why: &str) -> Refused {
@@ -258,14 +268,15 @@ fn failed(
         let refused = Refused::new(canary.reason(), Stage::Inject, Some(canary.to_string()));
         return Refused { guard: Some(Box::new(guard)), up: upload.bytes(), ..refused };
     }
-    let reason = if upload.is_cut() { Reason::UploadLimit } else { error.reason() };
+    let reason = upload.fault().unwrap_or(error.reason());
     let mut message = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         message = format!("{message}: {cause}");
         source = cause.source();
     }
-    let message = (!upload.is_cut()).then_some(message);
+    // Why the rule's limit cut the body off needs no more words.
+    let message = (reason != Reason::UploadLimit).then_some(message);
     let refused = Refused::new(reason, Stage::Forward, message);
     Refused { guard: Some(Box::new(guard)), up: upload.bytes(), ..refused }
 }
@@ -278,16 +289,19 @@ struct Ending {
     status: StatusCode,
     injection: Option<Injection>,
     scrubbed: Option<ScrubReport>,
+    stalled: Stalled,
 }
 
 impl OnEnd for Ending {
     fn ended(self: Box<Self>, down: u64, complete: bool, cut: Option<Reason>) {
-        let Self { guard, upload, lease, status, injection, scrubbed } = *self;
+        let Self { guard, upload, lease, status, injection, scrubbed, stalled } = *self;
         // The upstream may answer before the agent's upload was stopped.
         let canary = injection.as_ref().and_then(Injection::body_refusal).map(InjectError::reason);
         let hits = scrubbed.map_or(0, |report| report.hits());
+        let aborted = if stalled.is_set() { Reason::ClientTimeout } else { Reason::Aborted };
+        let ended = cut.or(upload.fault()).or((!complete).then_some(aborted));
         let outcome = Outcome {
-            reason: canary.or(cut).or((!complete).then_some(Reason::Aborted)),
+            reason: canary.or(ended),
             message: masked(hits),
             ..Outcome::status(status.as_u16()).bytes(upload.bytes(), down)
         };
@@ -350,6 +364,32 @@ impl Connection {
         let guard = self.interceptor.audit.begin(draft).map_err(unrecorded)?;
         guard.durable().await.map_err(unrecorded)?;
         Ok(guard)
+    }
+
+    /// Refuses a request of which nothing but its bytes is known.
+    fn unreadable(&self, site: &Site, method: &http::Method, why: &str) -> Response<Download> {
+        let reason = Reason::MalformedRequest;
+        let denial = Denial { message: Some(why.to_owned()), ..Denial::of(reason) };
+        self.note(
+            self.draft(Event::Request, Decision::Deny)
+                .denial(&denial)
+                .layer(Stage::Request)
+                .host(&site.host)
+                .port(self.port())
+                .status(reason.http_status()),
+        );
+        Refusal {
+            reason,
+            layer: Stage::Request,
+            host: Some(&site.host),
+            port: self.port(),
+            method,
+            path: "-",
+            rule: None,
+            message: Some(why),
+        }
+        .response(&http::HeaderMap::new(), http::Version::HTTP_11)
+        .map(Download::from)
     }
 
     /// Records a refusal and says why.

@@ -60,6 +60,7 @@ pub struct Child {
     socket: OwnedFd,
     terminal: Terminal,
     die_with_parent: bool,
+    signals: Option<Caught>,
 }
 
 #[derive(Debug)]
@@ -70,18 +71,30 @@ enum Terminal {
     Relay(Box<Relay>),
 }
 
-/// Passed on to the command when egret receives them.
-const FORWARDED: [Signal; 6] = [
+/// What [`Child::wait`] handles.
+const CAUGHT: [Signal; 9] = [
     Signal::SIGINT,
     Signal::SIGTERM,
     Signal::SIGHUP,
     Signal::SIGQUIT,
     Signal::SIGUSR1,
     Signal::SIGUSR2,
+    Signal::SIGTSTP,
+    Signal::SIGCONT,
+    Signal::SIGWINCH,
 ];
 
 /// A stop that lasted less than this was none: no person continues a program so fast.
 const NOT_STOPPED: Duration = Duration::from_millis(5);
+
+/// Catches what [`Child::wait`] handles. Taken before the command starts, so that a signal that
+/// comes while it starts is passed on too; `None` while another child has it.
+pub(super) fn catch_signals() -> io::Result<Option<Caught>> {
+    match Caught::new(&CAUGHT) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+        caught => caught.map(Some),
+    }
+}
 
 impl Child {
     pub(super) fn new(
@@ -90,9 +103,10 @@ impl Child {
         socket: OwnedFd,
         outer: Option<Outer>,
         die_with_parent: bool,
+        signals: Option<Caught>,
     ) -> Self {
         let terminal = outer.map_or(Terminal::None, Terminal::Outer);
-        Self { pid, pidfd, socket, terminal, die_with_parent }
+        Self { pid, pidfd, socket, terminal, die_with_parent, signals }
     }
 
     /// The pid of init as egret sees it.
@@ -149,8 +163,9 @@ impl Child {
     /// while what it left in the background may still run.
     ///
     /// Blocks, so in async code it belongs on a thread of its own (`std::thread`, or
-    /// `spawn_blocking`). While it runs it owns the handlers of SIGINT, SIGTERM, SIGHUP, SIGQUIT,
-    /// SIGUSR1, SIGUSR2, SIGTSTP, SIGCONT and SIGWINCH, and puts back what was there before.
+    /// `spawn_blocking`). From [`super::spawn`] on the child owns the handlers of SIGINT, SIGTERM, SIGHUP, SIGQUIT,
+    /// SIGUSR1, SIGUSR2, SIGTSTP, SIGCONT and SIGWINCH, and puts back what was there before. When
+    /// several children are waited for at once, signals go to the first.
     ///
     /// # Errors
     /// When signals cannot be caught or polling fails; everything inside is then ended.
@@ -161,11 +176,9 @@ impl Child {
                 f(status);
             }
         };
-        let mut signals = Caught::new(
-            &[&FORWARDED[..], &[Signal::SIGTSTP, Signal::SIGCONT, Signal::SIGWINCH]].concat(),
-        )?;
+        let mut signals = self.signals.take();
         self.begin_terminal();
-        let status = self.serve(&mut signals, &mut tell)?;
+        let status = self.serve(signals.as_mut(), &mut tell)?;
         if let Terminal::Relay(relay) = &mut self.terminal {
             relay.finish();
             relay.outer.restore();
@@ -176,13 +189,13 @@ impl Child {
 
     fn serve(
         &mut self,
-        signals: &mut Caught,
+        mut signals: Option<&mut Caught>,
         tell: &mut impl FnMut(ExitStatus),
     ) -> io::Result<ExitStatus> {
         let mut status = ExitStatus::Lost;
         loop {
-            let ready = self.poll(signals)?;
-            while let Some(signal) = signals.take() {
+            let ready = self.poll(signals.as_deref())?;
+            while let Some(signal) = signals.as_mut().and_then(|s| s.take()) {
                 self.on_signal(signal);
             }
             if let Terminal::Relay(relay) = &mut self.terminal {
@@ -212,14 +225,16 @@ impl Child {
         }
     }
 
-    fn poll(&self, signals: &Caught) -> io::Result<Ready> {
+    fn poll(&self, signals: Option<&Caught>) -> io::Result<Ready> {
         let relay = match &self.terminal {
             Terminal::Relay(r) => r.interests(),
             Terminal::None | Terminal::Outer(_) => [(-1, PollFlags::empty()); 2],
         };
         let always = PollFlags::POLLIN;
-        let mut wanted =
-            vec![(self.socket.as_raw_fd(), always), (signals.as_fd().as_raw_fd(), always)];
+        let mut wanted = vec![
+            (self.socket.as_raw_fd(), always),
+            (signals.map_or(-1, |s| s.as_fd().as_raw_fd()), always),
+        ];
         wanted.extend(relay);
         let answers = crate::sys::poll::wait(&wanted)?;
         Ok(Ready { socket: !answers[0].is_empty(), outer: answers[2], master: answers[3] })

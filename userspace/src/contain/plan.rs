@@ -46,6 +46,7 @@ pub struct Plan {
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub struct TrustFiles {
     /// The system's roots and the session's CA, as PEM.
+    #[serde(skip)]
     pub bundle_pem: String,
     /// The session's CA alone, as PEM.
     pub session_pem: String,

@@ -12,7 +12,7 @@ use nix::sched::CloneFlags;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::wait::waitpid;
 
-use super::child::Child;
+use super::child::{Child, catch_signals};
 use super::hardening::original_limits;
 use super::plan::Plan;
 use super::terminal::Outer;
@@ -86,11 +86,12 @@ pub fn spawn(spec: Spec<'_>) -> Result<Child, ContainError> {
         limits: original_limits(),
         plan: spec.plan,
     };
+    let signals = catch_signals().map_err(setup("catch signals"))?;
     let (ours, theirs) = fdpass::pair().map_err(setup("open a socket pair"))?;
     let (pid, pidfd) = start_init(&order, spec.cgroup, spec.netns, &theirs, spec.launcher)
         .map_err(setup("start the init process (it needs root)"))?;
     drop(theirs);
-    let mut child = Child::new(pid, pidfd, ours, outer, die_with_parent);
+    let mut child = Child::new(pid, pidfd, ours, outer, die_with_parent, signals);
     match handshake(&mut child) {
         Ok(()) => Ok(child),
         Err(failure) => {

@@ -62,22 +62,26 @@ pub(super) enum Request {
     },
 }
 
-/// The order as bytes: its length, its JSON, then the PKCS #12 store as it is.
+/// The order as bytes: the lengths of its JSON and of the bundle, the JSON, then the bundle and
+/// the PKCS #12 store as they are (half a megabyte that needs no escaping).
 pub(super) fn encode(order: &Order) -> Result<Vec<u8>, serde_json::Error> {
     let json = serde_json::to_vec(order)?;
-    let mut bytes = Vec::with_capacity(8 + json.len() + order.plan.trust.pkcs12.len());
-    bytes.extend((json.len() as u64).to_le_bytes());
-    bytes.extend(&json);
-    bytes.extend(&order.plan.trust.pkcs12);
-    Ok(bytes)
+    let trust = &order.plan.trust;
+    let lengths = [json.len(), trust.bundle_pem.len()].map(|n| (n as u64).to_le_bytes());
+    let parts: [&[u8]; 5] =
+        [&lengths[0], &lengths[1], &json, trust.bundle_pem.as_bytes(), &trust.pkcs12];
+    Ok(parts.concat())
 }
 
 /// The inverse of [`encode`]; `None` for anything else.
 pub(super) fn decode(bytes: &[u8]) -> Option<Order> {
-    let (len, rest) = bytes.split_first_chunk::<8>()?;
-    let len = usize::try_from(u64::from_le_bytes(*len)).ok()?;
-    let (json, pkcs12) = rest.split_at_checked(len)?;
+    let (json, rest) = bytes.split_first_chunk::<8>()?;
+    let (bundle, rest) = rest.split_first_chunk::<8>()?;
+    let length = |n: &[u8; 8]| usize::try_from(u64::from_le_bytes(*n)).ok();
+    let (json, rest) = rest.split_at_checked(length(json)?)?;
+    let (bundle, pkcs12) = rest.split_at_checked(length(bundle)?)?;
     let mut order: Order = serde_json::from_slice(json).ok()?;
+    order.plan.trust.bundle_pem = std::str::from_utf8(bundle).ok()?.to_owned();
     order.plan.trust.pkcs12 = pkcs12.to_vec();
     Some(order)
 }
@@ -95,6 +99,7 @@ mod tests {
         let odd = OsString::from_vec(vec![b'a', 0xff, b'\n']);
         let mut plan = Plan::new(vec![odd.clone()], Target::root());
         plan.env = vec![("A".into(), odd.clone())];
+        plan.trust.bundle_pem = "PEM \u{e4}".into();
         plan.trust.pkcs12 = vec![0, 1, 2, 255];
         let order = Order {
             plan,
@@ -105,6 +110,7 @@ mod tests {
         let bytes = encode(&order).unwrap();
         let back = decode(&bytes).unwrap();
         assert_eq!(back.plan.argv, [odd]);
+        assert_eq!(back.plan.trust.bundle_pem, "PEM \u{e4}");
         assert_eq!(back.plan.trust.pkcs12, [0, 1, 2, 255]);
         assert_eq!(back.terminal, Some([true, false, true]));
         for cut in 0..bytes.len() - 4 {

@@ -1,9 +1,9 @@
 //! Pure: strict admission. A request that two readers could understand differently is refused
 //! before policy sees it.
 //!
-//! hyper has parsed the head already and repairs some of what it reads; the bytes that follow
-//! upstream are written anew from the parsed head, so what hyper has normalised is gone. This
-//! module refuses what is still visible: methods, targets, authorities, framing and headers.
+//! The bytes of an HTTP/1 head were checked before it was parsed (`head`); what follows upstream
+//! is written anew from the parsed head. This module judges what both protocols have in common,
+//! and what of HTTP/2 the parser lets through: methods, targets, authorities, framing, headers.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -13,6 +13,7 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderMap, Method, Version};
 
+use super::head::{is_method, plain_length};
 use super::headers::connection_lists;
 use crate::outcome::Reason;
 use crate::policy::{Host, HostName};
@@ -68,8 +69,7 @@ fn check_method(head: &Parts) -> Result<(), Refused> {
     if head.method == Method::CONNECT || head.method == Method::TRACE {
         return Err(method("CONNECT and TRACE are never forwarded"));
     }
-    let name = head.method.as_str();
-    if !name.bytes().all(|b| b.is_ascii_uppercase() || b == b'-' || b == b'_') {
+    if !is_method(head.method.as_str().as_bytes()) {
         return Err(malformed("the method is not written in upper case"));
     }
     if OVERRIDES.iter().any(|h| head.headers.contains_key(h)) {
@@ -114,11 +114,8 @@ fn check_framing(head: &Parts) -> Result<(), Refused> {
     if lengths > 1 {
         return Err(malformed("more than one Content-Length"));
     }
-    if let Some(length) = headers.get(CONTENT_LENGTH) {
-        let digits = length.as_bytes();
-        if digits.is_empty() || digits.len() > 19 || !digits.iter().all(u8::is_ascii_digit) {
-            return Err(malformed("Content-Length is not a plain number"));
-        }
+    if headers.get(CONTENT_LENGTH).is_some_and(|v| plain_length(v.as_bytes()).is_none()) {
+        return Err(malformed("Content-Length is not a plain number"));
     }
     if headers.contains_key(TRANSFER_ENCODING) {
         check_transfer_encoding(head, lengths)?;

@@ -2,9 +2,10 @@
 //! of an exchange is noticed.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -12,7 +13,10 @@ use http_body_util::Full;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 
+use super::chunked::{FORBIDDEN_TRAILER, is_forbidden_trailer};
 use super::limits::Allowance;
+use super::patience::Silence;
+use super::strict::MalformedBody;
 use crate::outcome::Reason;
 
 /// An error of either side's stream.
@@ -92,7 +96,7 @@ impl HttpBody for Body {
 pub struct UploadState {
     bytes: AtomicU64,
     done: AtomicBool,
-    cut: AtomicBool,
+    fault: OnceLock<Reason>,
 }
 
 impl UploadState {
@@ -106,13 +110,13 @@ impl UploadState {
         self.done.load(Ordering::Acquire)
     }
 
-    /// The body was cut off at the rule's limit.
-    pub fn is_cut(&self) -> bool {
-        self.cut.load(Ordering::Acquire)
+    /// Why the body was cut off, where the agent or the rule's limit is the cause.
+    pub fn fault(&self) -> Option<Reason> {
+        self.fault.get().copied()
     }
 }
 
-/// A body was cut off at a limit.
+/// A body was cut off by egret.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.meaning())]
 pub struct Cut(pub Reason);
@@ -123,15 +127,45 @@ pub struct Upload {
     inner: Body,
     state: Arc<UploadState>,
     allowance: Option<Allowance>,
+    silence: Silence,
 }
 
 impl Upload {
-    pub fn new(inner: Body, allowance: Option<Allowance>) -> (Self, Arc<UploadState>) {
+    /// `idle`: how long the agent may send nothing while the upstream waits for more.
+    pub fn new(
+        inner: Body,
+        allowance: Option<Allowance>,
+        idle: Duration,
+    ) -> (Self, Arc<UploadState>) {
         let state = Arc::new(UploadState::default());
         if inner.is_end_stream() {
             state.done.store(true, Ordering::Release);
         }
-        (Self { inner, state: Arc::clone(&state), allowance }, state)
+        let silence = Silence::new(idle);
+        (Self { inner, state: Arc::clone(&state), allowance, silence }, state)
+    }
+
+    /// Whether a frame may pass, and that it did.
+    fn pass(&self, frame: &Frame<Bytes>) -> Result<(), BoxError> {
+        let n = frame.data_ref().map_or(0, |d| d.len() as u64);
+        if let Some(allowance) = &self.allowance {
+            allowance.upload(n).map_err(|reason| self.fail(reason, Cut(reason)))?;
+        }
+        if let Some(trailers) = frame.trailers_ref()
+            && trailers.keys().any(|name| is_forbidden_trailer(name.as_str()))
+        {
+            return Err(self.fail(Reason::MalformedRequest, MalformedBody(FORBIDDEN_TRAILER)));
+        }
+        self.state.bytes.fetch_add(n, Ordering::Relaxed);
+        if self.inner.is_end_stream() {
+            self.state.done.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    fn fail(&self, reason: Reason, error: impl Into<BoxError>) -> BoxError {
+        let _ = self.state.fault.set(reason); // the first cause is the cause
+        error.into()
     }
 }
 
@@ -143,25 +177,25 @@ impl HttpBody for Upload {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        match &frame {
-            Some(Ok(frame)) => {
-                let n = frame.data_ref().map_or(0, |d| d.len() as u64);
-                if let Some(allowance) = &self.allowance
-                    && let Err(reason) = allowance.upload(n)
-                {
-                    self.state.cut.store(true, Ordering::Release);
-                    return Poll::Ready(Some(Err(Cut(reason).into())));
+        let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) else {
+            ready!(self.silence.poll_over(cx));
+            let late = Reason::ClientTimeout;
+            return Poll::Ready(Some(Err(self.fail(late, Cut(late)))));
+        };
+        self.silence.moved();
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => Some(self.pass(&frame).map(|()| frame)),
+            Some(Err(error)) => {
+                if is_malformed(&*error) {
+                    let _ = self.state.fault.set(Reason::MalformedRequest);
                 }
-                self.state.bytes.fetch_add(n, Ordering::Relaxed);
-                if self.inner.is_end_stream() {
-                    self.state.done.store(true, Ordering::Release);
-                }
+                Some(Err(error))
             }
-            Some(Err(_)) => {}
-            None => self.state.done.store(true, Ordering::Release),
-        }
-        Poll::Ready(frame)
+            None => {
+                self.state.done.store(true, Ordering::Release);
+                None
+            }
+        })
     }
 
     fn is_end_stream(&self) -> bool {
@@ -171,6 +205,20 @@ impl HttpBody for Upload {
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
     }
+}
+
+/// Whether an error comes from the strict reading of the agent's bytes.
+fn is_malformed(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        // An io::Error does not name what it wraps as its source.
+        let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if wrapped.is_some_and(|e| e.is::<MalformedBody>()) || error.is::<MalformedBody>() {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 /// Told once how a download ended.
@@ -187,19 +235,54 @@ pub struct Download {
     cut: Option<Reason>,
     allowance: Option<Allowance>,
     on_end: Option<Box<dyn OnEnd>>,
+    /// For a body that comes from elsewhere.
+    silence: Option<Silence>,
+    /// Tells the connection that this body is not at its end.
+    busy: Option<Arc<()>>,
 }
 
 impl Download {
-    /// A body that ends an exchange with the upstream.
-    pub fn new(inner: Body, allowance: Option<Allowance>, on_end: Box<dyn OnEnd>) -> Self {
-        Self { inner, bytes: 0, complete: false, cut: None, allowance, on_end: Some(on_end) }
+    /// A body that ends an exchange with the upstream. `idle`: how long the upstream may be
+    /// silent inside it.
+    pub fn new(
+        inner: Body,
+        allowance: Option<Allowance>,
+        on_end: Box<dyn OnEnd>,
+        idle: Duration,
+    ) -> Self {
+        let mut download = Self::from(inner);
+        download.allowance = allowance;
+        download.on_end = Some(on_end);
+        download.silence = Some(Silence::new(idle));
+        download
+    }
+
+    /// The same, holding `busy` until it is dropped.
+    #[must_use]
+    pub fn holding(mut self, busy: Arc<()>) -> Self {
+        self.busy = Some(busy);
+        self
+    }
+
+    fn cut_off(&mut self, reason: Reason) -> BoxError {
+        self.cut = Some(reason);
+        Cut(reason).into()
     }
 }
 
 impl From<Body> for Download {
     /// A body of egret's own.
     fn from(inner: Body) -> Self {
-        Self { inner, bytes: 0, complete: false, cut: None, allowance: None, on_end: None }
+        Self {
+            inner,
+            bytes: 0,
+            complete: false,
+            cut: None,
+            allowance: None,
+            on_end: None,
+            silence: None,
+            busy: None,
+        }
     }
 }
 
@@ -211,15 +294,20 @@ impl HttpBody for Download {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) else {
+            ready!(self.silence.as_mut().map_or(Poll::Pending, |s| s.poll_over(cx)));
+            return Poll::Ready(Some(Err(self.cut_off(Reason::UpstreamTimeout))));
+        };
+        if let Some(silence) = &mut self.silence {
+            silence.moved();
+        }
         match &frame {
             Some(Ok(frame)) => {
                 let n = frame.data_ref().map_or(0, |d| d.len() as u64);
                 if let Some(allowance) = &self.allowance
                     && let Err(reason) = allowance.download(n)
                 {
-                    self.cut = Some(reason);
-                    return Poll::Ready(Some(Err(Cut(reason).into())));
+                    return Poll::Ready(Some(Err(self.cut_off(reason))));
                 }
                 self.bytes += n;
             }

@@ -2,8 +2,12 @@
 
 pub mod admission;
 pub mod body;
+pub mod chunked;
+pub mod head;
 pub mod headers;
 pub mod limits;
+pub mod patience;
 pub mod refuse;
 pub mod serve;
+pub mod strict;
 pub mod upgrade;

@@ -4,7 +4,7 @@
 //! it, and what then stays closed is the agent's network namespace, which has nothing but loopback.
 //! The daemon pins instead, so that its death changes nothing until the lease ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,11 +13,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use agent_ebpf::abi::{
-    AgentEntry, FlowKey, Hook, Lease, Origin, STAT_EVENTS_DROPPED, STAT_FLOWS_LOST,
+    AgentEntry, FlowKey, Hook, Lease, MAX_FLOWS, Origin, STAT_EVENTS_DROPPED, STAT_FLOWS_LOST,
 };
 use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
-use aya::programs::{Program, ProgramError};
-use aya::{Ebpf, EbpfLoader};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::time::{ClockId, clock_gettime};
 
@@ -25,12 +23,10 @@ pub use agent_ebpf::abi::{AgentFlags, ListenerPorts};
 
 use super::cgroup::Cgroup;
 use super::events::KernelEvent;
+use super::load::{self, Loaded};
 use super::orig_dst::KernelFlow;
 use crate::identify::{CgroupId, NetnsCookie};
 use crate::sys::bpf;
-
-/// The programs, compiled from `agent-ebpf` and embedded.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/egret.bpf.o"));
 
 /// How the programs are loaded.
 #[derive(Clone, Debug)]
@@ -45,7 +41,7 @@ pub struct KernelOptions {
 
 impl Default for KernelOptions {
     fn default() -> Self {
-        Self { lease: Duration::from_secs(5), max_flows: None, pin_dir: None }
+        Self { lease: Duration::from_secs(3), max_flows: None, pin_dir: None }
     }
 }
 
@@ -57,15 +53,22 @@ pub enum KernelError {
     )]
     NotPermitted(#[source] io::Error),
     #[error("the kernel programs cannot be loaded: {0}")]
-    Load(#[source] Box<aya::EbpfError>),
+    Load(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error(
-        "the kernel does not accept the program `{program}` (egret needs Linux 5.15 or RHEL 9.2): {source}"
+        "the kernel does not accept the program `{program}` (egret needs Linux 5.15 or RHEL 9.2): {source}\n{log}"
     )]
-    Program { program: &'static str, source: Box<ProgramError> },
+    Program {
+        program: &'static str,
+        source: io::Error,
+        /// What the verifier said.
+        log: String,
+    },
     #[error("the kernel object lacks `{0}`: it was not built from this source")]
     Missing(&'static str),
     #[error("the program `{program}` cannot be attached to {cgroup}: {source}")]
     Attach { program: &'static str, cgroup: PathBuf, source: io::Error },
+    #[error("the clock cannot be read: {0}")]
+    Clock(#[source] nix::errno::Errno),
     #[error("the kernel map `{map}` does not answer: {source}")]
     Map { map: &'static str, source: io::Error },
 }
@@ -122,19 +125,15 @@ impl Kernel {
     pub fn load(options: &KernelOptions) -> Result<Self, KernelError> {
         // Before 5.11 maps counted against this limit; failing to raise it matters only there.
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
-        let mut object = load_object(options)?;
-        let mut programs = Vec::with_capacity(Hook::ALL.len());
-        for hook in Hook::ALL {
-            programs.push((*hook, load_program(&mut object, *hook)?));
-        }
+        let Loaded { mut maps, programs } = load::load(options)?;
         let kernel = Self {
             programs,
-            agents: map_fd(&mut object, "AGENTS")?,
-            listeners: map_fd(&mut object, "LISTENERS")?,
-            flows: map_fd(&mut object, "FLOWS")?,
-            lease: map_fd(&mut object, "LEASE")?,
-            events: Mutex::new(typed(&mut object, "EVENTS")?),
-            stats: typed(&mut object, "STATS")?,
+            agents: map_fd(&mut maps, "AGENTS")?,
+            listeners: map_fd(&mut maps, "LISTENERS")?,
+            flows: map_fd(&mut maps, "FLOWS")?,
+            lease: map_fd(&mut maps, "LEASE")?,
+            events: Mutex::new(typed(&mut maps, "EVENTS", Map::RingBuf)?),
+            stats: typed(&mut maps, "STATS", Map::PerCpuArray)?,
             lease_limit: options.lease,
         };
         kernel.beat()?;
@@ -227,16 +226,39 @@ impl Kernel {
         Ok(origin.as_ref().map(KernelFlow::from))
     }
 
+    /// Removes flows that nobody took within `age`, and answers how many. Call it now and then: a
+    /// client that closed before it was accepted leaves its flow behind if it never is.
+    ///
+    /// # Errors
+    /// When the map is gone.
+    pub fn sweep_flows(&self, age: Duration) -> Result<usize, KernelError> {
+        let oldest = nanos(now(ClockId::CLOCK_BOOTTIME)?.saturating_sub(age));
+        let flows = self.flows.as_fd();
+        let mut stale = Vec::new();
+        let mut key = bpf::map_next_key::<FlowKey>(flows, None).map_err(at("FLOWS"))?;
+        // Entries that come and go meanwhile can make the walk start over, so it is bounded by what
+        // the map can hold.
+        for _ in 0..MAX_FLOWS {
+            let Some(current) = key else { break };
+            let origin: Option<Origin> = bpf::map_get(flows, &current).map_err(at("FLOWS"))?;
+            if origin.is_some_and(|o| o.time < oldest) {
+                stale.push(current);
+            }
+            key = bpf::map_next_key(flows, Some(&current)).map_err(at("FLOWS"))?;
+        }
+        for key in &stale {
+            bpf::map_remove(flows, key).map_err(at("FLOWS"))?;
+        }
+        Ok(stale.len())
+    }
+
     /// Renews the lease. Call it from the part of egret whose health it stands for.
     ///
     /// # Errors
     /// When the map is gone.
     pub fn beat(&self) -> Result<(), KernelError> {
-        let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
-            .map(Duration::from)
-            .map_err(|e| KernelError::Map { map: "LEASE", source: e.into() })?;
-        let limit = nanos(self.lease_limit);
-        self.set_lease(Lease { beat: nanos(now).max(1), limit })
+        let beat = nanos(now(ClockId::CLOCK_MONOTONIC)?).max(1);
+        self.set_lease(Lease { beat, limit: nanos(self.lease_limit) })
     }
 
     /// Ends the lease at once: every agent is refused until the next [`Kernel::beat`].
@@ -295,58 +317,8 @@ impl Kernel {
     }
 }
 
-fn load_object(options: &KernelOptions) -> Result<Ebpf, KernelError> {
-    let mut loader = EbpfLoader::new();
-    // The programs use no type of the kernel, so its BTF need not be read.
-    loader.btf(None);
-    if let Some(max) = options.max_flows {
-        loader.map_max_entries("FLOWS", max);
-    }
-    if let Some(dir) = &options.pin_dir {
-        for map in ["AGENTS", "LISTENERS", "LEASE", "SOCKS", "FLOWS", "EVENTS", "STATS"] {
-            loader.map_pin_path(map, dir.join(map));
-        }
-    }
-    loader.load(OBJECT).map_err(|e| match permission(&e) {
-        Some(source) => KernelError::NotPermitted(source),
-        None => KernelError::Load(Box::new(e)),
-    })
-}
-
-/// The EPERM or EACCES at the root of an error, if that is what it is.
-fn permission(error: &(dyn std::error::Error + 'static)) -> Option<io::Error> {
-    let mut next = Some(error);
-    while let Some(e) = next {
-        if let Some(io) = e.downcast_ref::<io::Error>()
-            && io.kind() == io::ErrorKind::PermissionDenied
-        {
-            return Some(io.raw_os_error().map_or_else(
-                || io::ErrorKind::PermissionDenied.into(),
-                io::Error::from_raw_os_error,
-            ));
-        }
-        next = e.source();
-    }
-    None
-}
-
-fn load_program(object: &mut Ebpf, hook: Hook) -> Result<OwnedFd, KernelError> {
-    let program = object.program_mut(hook.name()).ok_or(KernelError::Missing(hook.name()))?;
-    let loaded = match program {
-        Program::CgroupSock(p) => p.load(),
-        Program::CgroupSockAddr(p) => p.load(),
-        Program::CgroupSkb(p) => p.load(),
-        Program::SockOps(p) => p.load(),
-        _ => return Err(KernelError::Missing(hook.name())),
-    };
-    let fail = |e: ProgramError| KernelError::Program { program: hook.name(), source: Box::new(e) };
-    loaded.map_err(fail)?;
-    let fd = program.fd().map_err(fail)?;
-    fd.as_fd().try_clone_to_owned().map_err(|e| fail(ProgramError::IOError(e)))
-}
-
 /// The kernel's number of each hook (`enum bpf_attach_type` in include/uapi/linux/bpf.h).
-const fn attach_type(hook: Hook) -> u32 {
+pub(super) const fn attach_type(hook: Hook) -> u32 {
     match hook {
         Hook::Egress => 1,
         Hook::SockCreate => 2,
@@ -365,22 +337,28 @@ const fn attach_type(hook: Hook) -> u32 {
     }
 }
 
-fn map_fd(object: &mut Ebpf, name: &'static str) -> Result<OwnedFd, KernelError> {
-    match object.take_map(name) {
-        Some(Map::HashMap(data) | Map::Array(data)) => {
-            data.fd().as_fd().try_clone_to_owned().map_err(at(name))
-        }
-        _ => Err(KernelError::Missing(name)),
-    }
+type Maps = HashMap<String, MapData>;
+
+fn map_fd(maps: &mut Maps, name: &'static str) -> Result<OwnedFd, KernelError> {
+    let data = maps.remove(name).ok_or(KernelError::Missing(name))?;
+    data.fd().as_fd().try_clone_to_owned().map_err(at(name))
 }
 
-fn typed<T: TryFrom<Map>>(object: &mut Ebpf, name: &'static str) -> Result<T, KernelError> {
-    let map = object.take_map(name).ok_or(KernelError::Missing(name))?;
-    T::try_from(map).map_err(|_| KernelError::Missing(name))
+fn typed<T: TryFrom<Map>>(
+    maps: &mut Maps,
+    name: &'static str,
+    kind: fn(MapData) -> Map,
+) -> Result<T, KernelError> {
+    let data = maps.remove(name).ok_or(KernelError::Missing(name))?;
+    T::try_from(kind(data)).map_err(|_| KernelError::Missing(name))
 }
 
 fn at(map: &'static str) -> impl Fn(io::Error) -> KernelError {
     move |source| KernelError::Map { map, source }
+}
+
+fn now(clock: ClockId) -> Result<Duration, KernelError> {
+    clock_gettime(clock).map(Duration::from).map_err(KernelError::Clock)
 }
 
 /// Saturates after 584 years.

@@ -55,7 +55,11 @@ impl Listeners {
     /// # Errors
     /// When the namespace cannot be entered or a socket cannot be opened.
     pub fn open(netns: &Netns) -> Result<Self, ListenerError> {
-        netns.run(Self::open_here)?
+        netns.run(|| {
+            let opened = Self::open_here()?;
+            opened.reserve_ports();
+            Ok(opened)
+        })?
     }
 
     /// Opens them in the namespace of the calling thread.
@@ -86,6 +90,16 @@ impl Listeners {
             dns_udp_v6,
             ports,
         })
+    }
+
+    /// Keeps the kernel from giving these ports to a socket that asks for any port, even after
+    /// egret has closed them. The bind hook refuses those that ask by number, so a failure
+    /// (a read-only /proc/sys) costs nothing while the hooks are attached.
+    fn reserve_ports(&self) {
+        let ports = format!("{},{}", self.ports.intercept, self.ports.dns);
+        if let Err(error) = std::fs::write("/proc/sys/net/ipv4/ip_local_reserved_ports", ports) {
+            tracing::debug!(%error, "the interceptor's ports are not reserved");
+        }
     }
 
     /// The port numbers, for the kernel's map of listeners.

@@ -5,6 +5,7 @@ pub mod cgroup;
 pub mod ebpf;
 pub mod events;
 pub mod listener;
+mod load;
 pub mod netns;
 pub mod orig_dst;
 pub mod self_test;

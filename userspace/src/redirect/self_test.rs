@@ -194,6 +194,7 @@ fn attempt(maps: &Maps<'_>, place: &Place) -> Result<(), Step> {
     connections_arrive(maps, place, &tcp)
 }
 
+#[derive(Clone, Copy)]
 struct Ours {
     tcp: u16,
     dns: u16,

@@ -27,7 +27,7 @@ use super::{Operator, Raw, SecretProblem};
 
 /// How long a command may take, start to end.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Room for the longest secret, with every byte escaped as `\uXXXX` in the worst case.
+/// Room for the longest secret, with every byte escaped as a six-byte `\u` escape in the worst case.
 const MAX_ANSWER: usize = 6 * super::MAX_SECRET + 1024;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 

@@ -103,6 +103,9 @@ impl Gate {
                 return None;
             }
         };
+        // A connection that was reset before it was accepted has no peer any more, and its flow may
+        // belong to a later one with the same addresses.
+        stream.peer_addr().ok()?;
         Some(Flow {
             agent: Arc::clone(&self.agent),
             process: describe(taken.process, taken.opened_at, &self.cgroup),

@@ -3,6 +3,7 @@
 //! ```text
 //! prepare   user, credentials, audit log             nothing of the system is touched yet
 //! enclose   programs, cgroup, namespace, listeners   each owned by a value that takes it back
+//!           keys and certificates                    made meanwhile, on a thread of their own
 //! serve     connections, DNS, heartbeat, events      on the runtime
 //! spawn     the command, inside all of it
 //! finish    drain, last events, last record
@@ -11,6 +12,7 @@
 mod enclosure;
 mod error;
 mod gate;
+mod keys;
 mod names;
 mod watch;
 mod world;
@@ -35,9 +37,10 @@ use crate::inject::CredentialSet;
 use crate::policy::Policy;
 use crate::secrets::Operator;
 use crate::shutdown::{self, Trigger};
-use crate::tls::{authority::Authority, leaf::LeafMinter};
+use crate::tls::leaf::LeafMinter;
 use enclosure::Enclosure;
 use gate::Gate;
+use keys::Keys;
 
 /// How long open connections may take to end once the command has.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -48,7 +51,6 @@ pub struct Options {
     /// The agent's name in records.
     pub name: Option<String>,
     pub policy: Policy,
-    /// The files that the policy was read from: the agent must not see them change.
     pub command: Vec<OsString>,
     /// `--user`: a name or number, with `:group`.
     pub user: Option<String>,
@@ -74,27 +76,29 @@ pub struct Finished {
 ///
 /// # Errors
 /// Nothing of the command has run, or everything has been ended; nothing is left behind.
-pub fn run(options: Options, ended: impl FnOnce(ExitStatus)) -> Result<Finished, SessionError> {
-    let prepared = Prepared::new(&options)?;
+pub fn run(options: &Options, ended: impl FnOnce(ExitStatus)) -> Result<Finished, SessionError> {
+    let prepared = Prepared::new(options)?;
+    let keys = Keys::begin(&prepared.session);
     let enclosure = Enclosure::raise(&prepared.session)?;
+    let keys = keys.finish()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("egret")
         .build()
         .map_err(|source| SessionError::Io { doing: "start the runtime", source })?;
-    let mut served = Served::start(&runtime, &prepared, &enclosure)?;
-    let spec = world::spec(&options, &prepared, &enclosure, &served.interceptor)?;
+    let served = Served::start(&runtime, &prepared, &enclosure, keys.leaves)?;
+    let spec = world::spec(options, &prepared, &enclosure, keys.trust)?;
     let child = match contain::spawn(spec) {
         Ok(child) => child,
         Err(error) => {
-            prepared.record_end(&error.to_string());
+            prepared.close(&error.to_string());
             return Err(error.into());
         }
     };
+    keys::warm();
     let waited = child.wait(ended);
-    served.stop(&runtime, &prepared, &enclosure);
+    served.stop(&runtime, &prepared);
     let status = waited.map_err(|source| SessionError::Io { doing: "wait", source })?;
-    prepared.record_end(&format!("exit code {}", status.code()));
     let finished = Finished {
         status,
         session: prepared.session.clone(),
@@ -102,10 +106,8 @@ pub fn run(options: Options, ended: impl FnOnce(ExitStatus)) -> Result<Finished,
         events_dropped: enclosure.kernel.stats().map_or(0, |s| s.events_dropped),
     };
     runtime.shutdown_timeout(Duration::from_millis(200));
+    prepared.close(&format!("exit code {}", status.code()));
     enclosure.lower()?;
-    if let Err(error) = prepared.audit.close() {
-        tracing::error!(%error, "the audit log could not be closed");
-    }
     Ok(finished)
 }
 
@@ -138,12 +140,13 @@ impl Prepared {
             credentials: Arc::new(credentials),
         };
         let agent = Arc::new(Agent { chain: vec![link], session: session.clone() });
-        let audit = Audit::open(&AuditOptions::new(&options.state, session.clone()))?;
         let command = options.command.first().map(|c| c.to_string_lossy().into_owned());
-        let start = Draft::note(Event::SessionStart)
-            .agent(&agent)
-            .message(&format!("run {}", command.unwrap_or_default()));
-        audit.record(start)?;
+        let audit = Audit::open(&AuditOptions {
+            opening: Draft::note(Event::SessionStart)
+                .agent(&agent)
+                .message(&format!("run {}", command.unwrap_or_default())),
+            ..AuditOptions::new(&options.state, session.clone())
+        })?;
         Ok(Self { session, user, agent, audit })
     }
 
@@ -151,10 +154,10 @@ impl Prepared {
         self.agent.chain.iter().map(|link| &*link.credentials)
     }
 
-    fn record_end(&self, how: &str) {
-        let draft = Draft::note(Event::SessionEnd).agent(&self.agent).message(how);
-        if let Err(error) = self.audit.record(draft) {
-            tracing::error!(%error, "the end of the session could not be recorded");
+    fn close(&self, how: &str) {
+        let last = Draft::note(Event::SessionEnd).agent(&self.agent).message(how);
+        if let Err(error) = self.audit.close_with(last) {
+            tracing::error!(%error, "the audit log could not be closed");
         }
     }
 }
@@ -163,8 +166,11 @@ impl Prepared {
 struct Served {
     interceptor: Arc<Interceptor>,
     trigger: Trigger,
+    /// Those that serve the agent, which may take some time to end.
     tasks: JoinSet<()>,
-    beat: tokio::task::JoinHandle<()>,
+    /// Those that wake on a timer. Ended last: without heartbeats the kernel closes.
+    timers: JoinSet<()>,
+    recorder: Arc<watch::Recorder>,
 }
 
 impl Served {
@@ -172,9 +178,10 @@ impl Served {
         runtime: &Runtime,
         prepared: &Prepared,
         enclosure: &Enclosure,
+        leaves: LeafMinter,
     ) -> Result<Self, SessionError> {
         let names = Arc::new(Names::new());
-        let interceptor = Arc::new(interceptor(prepared, &names)?);
+        let interceptor = Arc::new(interceptor(prepared, leaves, &names));
         let (trigger, watcher) = shutdown::channel();
         let kernel = &enclosure.kernel;
         let gate = Arc::new(Gate {
@@ -185,42 +192,42 @@ impl Served {
             netns: enclosure.netns.cookie(),
             cgroup: enclosure.cgroup_path(),
         });
-        let server = Arc::new(names::server(names, &prepared.agent, &prepared.audit));
+        let server = Arc::new(names::server(Arc::clone(&names), &prepared.agent, &prepared.audit));
         let _inside = runtime.enter(); // tokio's sockets register with the runtime
         let sockets = enclosure.sockets()?;
         let mut tasks = JoinSet::new();
         tasks.spawn(gate::accept(sockets.intercept, gate, watcher.clone()));
         tasks.spawn(dns::serve(sockets.dns_udp, sockets.dns_tcp, server, watcher.clone()));
         let (agent, audit) = (Arc::clone(&prepared.agent), prepared.audit.clone());
-        tasks.spawn(watch::record_events(Arc::clone(kernel), agent, audit, watcher));
-        let beat = runtime.spawn(watch::beat(Arc::clone(kernel)));
-        // The first use of the crypto library costs tens of milliseconds: not in a handshake.
-        runtime.spawn_blocking(crate::tls::warm);
-        Ok(Self { interceptor, trigger, tasks, beat })
+        let recorder = Arc::new(watch::Recorder::new(Arc::clone(kernel), agent, audit, names));
+        let mut timers = JoinSet::new();
+        timers.spawn(Arc::clone(&recorder).run(watcher));
+        timers.spawn(watch::beat(Arc::clone(kernel)));
+        timers.spawn(watch::sweep(Arc::clone(&interceptor), Arc::clone(kernel)));
+        Ok(Self { interceptor, trigger, tasks, timers, recorder })
     }
 
     /// Ends the tasks, gently and then not, and writes down what the kernel still had to say.
-    fn stop(&mut self, runtime: &Runtime, prepared: &Prepared, enclosure: &Enclosure) {
+    fn stop(mut self, runtime: &Runtime, prepared: &Prepared) {
         self.trigger.drain();
         runtime.block_on(async {
             let ended = async { while self.tasks.join_next().await.is_some() {} };
             let _ = tokio::time::timeout(DRAIN, ended).await;
             self.tasks.shutdown().await;
+            self.timers.shutdown().await;
         });
-        self.beat.abort();
-        watch::drain_events(&enclosure.kernel, &prepared.agent, &prepared.audit);
+        self.recorder.drain();
         self.interceptor.forget(&prepared.session);
     }
 }
 
-fn interceptor(prepared: &Prepared, names: &Arc<Names>) -> Result<Interceptor, SessionError> {
-    let authority = Authority::generate(&format!("egret session {}", prepared.session))?;
+fn interceptor(prepared: &Prepared, leaves: LeafMinter, names: &Arc<Names>) -> Interceptor {
     let names = Arc::clone(names);
-    Ok(Interceptor::new(InterceptorParts {
-        leaves: Arc::new(LeafMinter::new(authority)?),
+    Interceptor::new(InterceptorParts {
+        leaves: Arc::new(leaves),
         resolver: Arc::new(Resolver::system()),
         audit: prepared.audit.clone(),
         names: Arc::new(move |ip| names.name_of(ip)),
         settings: Settings::default(),
-    }))
+    })
 }

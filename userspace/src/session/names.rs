@@ -30,7 +30,7 @@ fn sink(agent: &Arc<Agent>, audit: &Audit) -> Sink {
         let mut draft = Draft::new(Event::Dns, outcome.decision)
             .agent(&agent)
             .layer(Stage::Dns)
-            .host_text(&outcome.name)
+            .host_text(outcome.name.trim_end_matches('.'))
             .protocol_text(outcome.transport.as_str())
             .message(&message(&record));
         if let Some(reason) = outcome.reason {

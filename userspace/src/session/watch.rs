@@ -2,14 +2,19 @@
 //! also serves connections, on purpose: a runtime that hangs stops the heartbeat, and the kernel
 //! closes.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::audit::{Audit, Draft, Event};
+use crate::connection::Interceptor;
+use crate::dns::Names;
 use crate::identify::Agent;
-use crate::outcome::{Decision, Stage};
+use crate::outcome::{Decision, Reason, Stage};
+use crate::policy::{Host, HostName};
 use crate::redirect::ebpf::Kernel;
 use crate::redirect::events::{Attempt, KernelEvent};
 use crate::shutdown::Watcher;
@@ -17,8 +22,26 @@ use crate::shutdown::Watcher;
 /// A sixth of the lease, so that a few late ticks do not close an agent.
 const BEAT: Duration = Duration::from_millis(500);
 
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// A connection waits in a listener's backlog for less than this.
+const STALE: Duration = Duration::from_secs(60);
+
 /// Events are read on a timer: a wake-up for each costs more than the event.
 const READ: Duration = Duration::from_millis(100);
+
+/// Closes upstream connections that have waited too long, and forgets flows whose connection was
+/// never accepted (a client may give up first).
+pub(super) async fn sweep(interceptor: Arc<Interceptor>, kernel: Arc<Kernel>) {
+    let mut ticks = interval(SWEEP);
+    loop {
+        ticks.tick().await;
+        interceptor.sweep();
+        if let Err(error) = kernel.sweep_flows(STALE) {
+            tracing::warn!(%error, "stale flows could not be removed");
+        }
+    }
+}
 
 /// Renews the lease until the drain has started and `Watcher` is gone with the session.
 pub(super) async fn beat(kernel: Arc<Kernel>) {
@@ -32,27 +55,66 @@ pub(super) async fn beat(kernel: Arc<Kernel>) {
     }
 }
 
-/// Writes the kernel's refusals to the audit log until the drain starts.
-pub(super) async fn record_events(
+/// What turns the kernel's events into records.
+#[derive(Debug)]
+pub(super) struct Recorder {
     kernel: Arc<Kernel>,
     agent: Arc<Agent>,
     audit: Audit,
-    shutdown: Watcher,
-) {
-    let mut ticks = interval(READ);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while !shutdown.is_draining() {
-        ticks.tick().await;
-        drain_events(&kernel, &agent, &audit);
+    names: Arc<Names>,
+    /// Names to which UDP was refused and recorded.
+    udp: Mutex<HashSet<HostName>>,
+}
+
+impl Recorder {
+    pub(super) fn new(
+        kernel: Arc<Kernel>,
+        agent: Arc<Agent>,
+        audit: Audit,
+        names: Arc<Names>,
+    ) -> Self {
+        Self { kernel, agent, audit, names, udp: Mutex::default() }
+    }
+
+    /// Writes the kernel's refusals to the audit log until the drain starts.
+    pub(super) async fn run(self: Arc<Self>, shutdown: Watcher) {
+        let mut ticks = interval(READ);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !shutdown.is_draining() {
+            ticks.tick().await;
+            self.drain();
+        }
+    }
+
+    /// Writes what is in the ring now.
+    pub(super) fn drain(&self) {
+        for event in self.kernel.events() {
+            let name = destination(&event).and_then(|to| self.names.name_of(to.ip()));
+            if event.reason == Reason::UdpRefused && name.as_ref().is_some_and(|n| !self.first(n)) {
+                continue;
+            }
+            let mut draft = draft(&event, &self.agent);
+            if let Some(name) = name {
+                draft = draft.host(&Host::Name(name));
+            }
+            if let Err(error) = self.audit.record(draft) {
+                tracing::error!(%error, "a kernel refusal could not be recorded");
+            }
+        }
+    }
+
+    /// Whether UDP to this name is refused for the first time. A resolver that sorts addresses
+    /// (RFC 6724) connects a UDP socket to each and sends nothing, on every lookup, and HTTP/3
+    /// clients try again and again: one record a name says it. The names are bounded by their pool.
+    fn first(&self, name: &HostName) -> bool {
+        self.udp.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone())
     }
 }
 
-/// Writes what is in the ring now.
-pub(super) fn drain_events(kernel: &Kernel, agent: &Agent, audit: &Audit) {
-    for event in kernel.events() {
-        if let Err(error) = audit.record(draft(&event, agent)) {
-            tracing::error!(%error, "a kernel refusal could not be recorded");
-        }
+fn destination(event: &KernelEvent) -> Option<SocketAddr> {
+    match event.attempt {
+        Attempt::Dial { to, .. } | Attempt::Packet { to, .. } => Some(to),
+        Attempt::Socket { .. } | Attempt::Bind { .. } => None,
     }
 }
 

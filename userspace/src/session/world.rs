@@ -5,8 +5,7 @@ use std::os::fd::AsFd as _;
 
 use super::enclosure::Enclosure;
 use super::{Options, Prepared, SessionError};
-use crate::connection::Interceptor;
-use crate::contain::{Plan, Spec, env, trust};
+use crate::contain::{Plan, Spec, TrustFiles, env, trust};
 use crate::dns::pool::{LOCAL_V4, LOCAL_V6};
 
 /// Everything that starts the command.
@@ -14,15 +13,14 @@ pub(super) fn spec<'a>(
     options: &Options,
     prepared: &Prepared,
     enclosure: &'a Enclosure,
-    interceptor: &Interceptor,
+    trust: TrustFiles,
 ) -> Result<Spec<'a>, SessionError> {
-    let files = trust::files(&trust::system_roots(), &interceptor.authority_pem())?;
     let cwd = std::env::current_dir()
         .map_err(|source| SessionError::Io { doing: "find the working folder", source })?;
     let mut plan = Plan::new(options.command.clone(), prepared.user.clone());
     plan.cwd = cwd.into_os_string();
     plan.env = environment(prepared);
-    plan.trust = files;
+    plan.trust = trust;
     plan.resolv_conf = Some(format!(
         "# Answered by egret; nothing asked here leaves this machine.\n\
          nameserver {LOCAL_V4}\nnameserver {LOCAL_V6}\n"

@@ -53,13 +53,14 @@ pub fn launch(l: &Launch<'_>) -> io::Result<(Pid, OwnedFd)> {
     let mut old = SigSet::empty();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut old))?;
     // SAFETY: without CLONE_VM the child has its own copy of memory. Until exec it makes only
-    // the three system calls below, on values made before, so no lock that another thread held
+    // the system calls below, on values made before, so no lock that another thread held
     // at this moment can matter.
     let pid =
         unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };
     if pid == 0 {
         // SAFETY: raw system calls with arguments that live in the child's copy of memory.
         unsafe {
+            libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
             for &fd in &keep {
                 libc::fcntl(fd, libc::F_SETFD, 0);
             }

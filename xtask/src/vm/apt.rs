@@ -14,27 +14,33 @@ use crate::sh;
 pub(super) struct Apt {
     folder: PathBuf,
     lists: PathBuf,
+    ready: bool,
 }
 
 impl Apt {
-    /// Prepare the private state below `folder`; fetches package lists if the system has none.
-    pub(super) fn open(folder: &Path) -> Result<Self> {
+    /// An apt with its state below `folder`; nothing happens before it is asked something.
+    pub(super) fn new(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), lists: "/var/lib/apt/lists".into(), ready: false }
+    }
+
+    /// Prepare the private state, and fetch package lists if the system has none.
+    fn prepare(&mut self) -> Result<()> {
+        if self.ready {
+            return Ok(());
+        }
         if crate::host::find("apt-get").is_none() || crate::host::find("dpkg-deb").is_none() {
             bail!("the VM is made of Debian's packages, and this machine has no apt-get");
         }
         for sub in ["state/lists/partial", "cache/archives/partial", "log"] {
-            std::fs::create_dir_all(folder.join(sub))?;
+            std::fs::create_dir_all(self.folder.join(sub))?;
         }
-        std::fs::write(folder.join("status"), "")?;
-        let mut apt = Self { folder: folder.to_owned(), lists: "/var/lib/apt/lists".into() };
-        if apt.knows("systemd-sysv") {
-            return Ok(apt);
+        std::fs::write(self.folder.join("status"), "")?;
+        self.ready = true;
+        if self.knows("systemd-sysv") {
+            return Ok(());
         }
-        apt.lists = folder.join("state/lists");
-        if !apt.knows("systemd-sysv") {
-            apt.update()?;
-        }
-        Ok(apt)
+        self.lists = self.folder.join("state/lists");
+        if self.knows("systemd-sysv") { Ok(()) } else { self.update() }
     }
 
     /// Fetch package lists of our own, from the system's configured sources.
@@ -73,11 +79,16 @@ impl Apt {
     }
 
     fn knows(&self, package: &str) -> bool {
-        self.depends(package).is_ok_and(|names| !names.is_empty())
+        self.direct_depends(package).is_ok_and(|names| !names.is_empty())
     }
 
     /// The packages that `package` depends on directly.
-    pub(super) fn depends(&self, package: &str) -> Result<Vec<String>> {
+    pub(super) fn depends(&mut self, package: &str) -> Result<Vec<String>> {
+        self.prepare()?;
+        self.direct_depends(package)
+    }
+
+    fn direct_depends(&self, package: &str) -> Result<Vec<String>> {
         let text = sh::output(self.command("apt-cache").args(["depends", package]))?;
         Ok(text
             .lines()
@@ -92,6 +103,7 @@ impl Apt {
     /// Download `packages` and everything they need into a folder of that name; returns the
     /// archives. Lists that have gone stale are fetched anew once.
     pub(super) fn closure(&mut self, set: &str, packages: &[&str]) -> Result<Vec<PathBuf>> {
+        self.prepare()?;
         let archives = self.folder.join(set);
         let fetch = |apt: &Self| -> Result<()> {
             let _ = std::fs::remove_dir_all(&archives);
@@ -113,6 +125,7 @@ impl Apt {
 
     /// Download one package without its dependencies; returns its archive.
     pub(super) fn single(&mut self, package: &str) -> Result<PathBuf> {
+        self.prepare()?;
         let folder = self.folder.join(format!("single-{package}"));
         let fetch = |apt: &Self| -> Result<()> {
             let _ = std::fs::remove_dir_all(&folder);

@@ -16,6 +16,7 @@ const PACKAGES: &[&str] = &[
     "base-files",
     "base-passwd",
     "bash",
+    "bsdutils",
     "ca-certificates",
     "coreutils",
     "curl",

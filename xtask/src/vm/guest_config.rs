@@ -32,7 +32,7 @@ const FILES: &[(&str, u32, &str)] = &[
     ("etc/machine-id", 0o444, "6567726574000000000000000000766d\n"),
     ("etc/resolv.conf", 0o644, "nameserver 127.0.0.1\n"),
     ("etc/nsswitch.conf", 0o644, "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n"),
-    ("etc/fstab", 0o644, "/dev/nvme0n2 /egret ext4 ro 0 0\n"),
+    ("etc/fstab", 0o644, "/dev/vda /egret ext4 ro 0 0\n"),
     ("etc/sudoers.d/agent", 0o440, "agent ALL=(ALL) NOPASSWD: ALL\n"),
     ("etc/pam.d/common-auth", 0o644, "auth sufficient pam_permit.so\n"),
     ("etc/pam.d/common-account", 0o644, "account sufficient pam_permit.so\n"),
@@ -44,11 +44,9 @@ const FILES: &[(&str, u32, &str)] = &[
         "usr/lib/egret/chown-init",
         0o755,
         "#!/bin/sh\n\
-         set -e\n\
-         mount -o remount,rw /\n\
+         export PATH=/usr/sbin:/usr/bin\n\
          find / -xdev -perm -4000 -type f > /usr/lib/egret/suid\n\
-         chown -hR 0:0 /bin/. /sbin/. /lib/. /lib64/. /usr /etc /var /root /opt /srv /media /mnt /home\n\
-         chown -h 0:0 / /bin /sbin /lib /lib64 /tmp /run /dev /proc /sys\n\
+         find / -xdev -exec chown -h 0:0 {} +\n\
          while read -r f; do chmod u+s \"$f\"; done < /usr/lib/egret/suid\n\
          chown -R 1000:1000 /home/agent\n\
          exec /sbin/init\n",

@@ -23,24 +23,34 @@ pub(super) struct Kernel {
     pub(super) modules: PathBuf,
 }
 
-/// Fetch and unpack each kernel of the ladder that this Debian offers, oldest first.
+/// Fetch and unpack each kernel of the ladder that this Debian offers, oldest first. What was
+/// found once is kept until `target/vm` is removed.
 pub(super) fn provision(folder: &Path, apt: &mut Apt) -> Result<Vec<Kernel>> {
+    std::fs::create_dir_all(folder.join("kernels"))?;
     let mut kernels = Vec::new();
     for series in KERNELS {
-        let offered = METAPACKAGES
-            .iter()
-            .filter_map(|meta| apt.depends(meta).ok())
-            .flatten()
-            .find(|package| is_of_series(package, series));
-        let Some(package) = offered else {
+        let chosen = folder.join("kernels").join(format!("{series}.package"));
+        let package = match std::fs::read_to_string(&chosen) {
+            Ok(package) => Some(package),
+            Err(_) => offered(apt, series)?,
+        };
+        let Some(package) = package else {
             eprintln!(
                 "vm: NOT AVAILABLE: this Debian's package lists have no {series} cloud kernel"
             );
             continue;
         };
-        kernels.push(unpacked(folder, apt, series, package)?);
+        kernels.push(unpacked(folder, apt, series, package.clone())?);
+        std::fs::write(chosen, package)?;
     }
     Ok(kernels)
+}
+
+fn offered(apt: &mut Apt, series: &str) -> Result<Option<String>> {
+    // A metapackage that this release does not have is no error; being unable to ask is.
+    apt.depends("base-files").context("cannot read Debian's package lists")?;
+    let names = METAPACKAGES.iter().filter_map(|meta| apt.depends(meta).ok()).flatten();
+    Ok(names.into_iter().find(|package| is_of_series(package, series)))
 }
 
 /// Whether a package is an image of that series: 6.1 must not match 6.12.

@@ -52,7 +52,7 @@ impl Lab {
         let folder = workspace.join("target/vm");
         std::fs::create_dir_all(folder.join("logs"))?;
         let started = Instant::now();
-        let mut apt = apt::Apt::open(&folder.join("apt"))?;
+        let mut apt = apt::Apt::new(&folder.join("apt"));
         let qemu = qemu::Qemu::provision(&folder, &mut apt)?;
         let kernels = kernels::provision(&folder, &mut apt)?;
         let image = guest::provision(&folder, &mut apt, &kernels)?;

@@ -121,15 +121,15 @@ impl Qemu {
         let init = if boot.owner_fix { " init=/usr/lib/egret/chown-init" } else { "" };
         let line = format!("console=ttyS0 root=/dev/nvme0n1 rw panic=-1 {parameters}{init}");
         machine(&mut command, &boot.kernel.vmlinuz, &line);
-        // One controller with two namespaces: their names do not depend on the order of probing.
+        // The root is on the only NVMe disk, whose driver is built in; two of them would race for
+        // their names. The other disk's driver is a module, loaded from the root.
         let drive = |id: &str, file: &Path, how: &str| {
             format!("file={},format=raw,if=none,id={id},{how}", file.display())
         };
         command.arg("-drive").arg(drive("root", boot.image, "snapshot=on"));
         command.arg("-drive").arg(drive("run", boot.run_disk, "readonly=on"));
-        command.args(["-device", "nvme,id=disk,serial=egret"]);
-        command.args(["-device", "nvme-ns,drive=root,nsid=1"]);
-        command.args(["-device", "nvme-ns,drive=run,nsid=2"]);
+        command.args(["-device", "nvme,serial=egret,drive=root"]);
+        command.args(["-device", "virtio-blk-pci,drive=run"]);
         command
     }
 

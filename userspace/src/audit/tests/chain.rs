@@ -1,3 +1,5 @@
+//! The chain on records that someone changed, removed or moved.
+
 use proptest::prelude::*;
 
 use crate::audit::chain::{Chain, Hash, Head, seal, verify};

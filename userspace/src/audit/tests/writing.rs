@@ -1,3 +1,5 @@
+//! What a writer promises: one decision, one outcome, and no record lost.
+
 use super::*;
 
 #[test]

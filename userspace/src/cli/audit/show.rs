@@ -84,7 +84,7 @@ fn detail(r: &Record) -> String {
 }
 
 /// Prints the counts of [`Summary`]; also used at the end of `egret run`.
-pub fn summary(out: &mut dyn Write, style: Style, s: &Summary) -> io::Result<()> {
+pub(crate) fn summary(out: &mut dyn Write, style: Style, s: &Summary) -> io::Result<()> {
     let parts: [(&str, Colour, &[SummaryRow]); 4] = [
         ("allowed", Colour::Green, &s.allowed),
         ("refused", Colour::Red, &s.refused),

@@ -1,3 +1,5 @@
+//! The audit command on logs that the tests write.
+
 use clap::Parser;
 
 use super::*;

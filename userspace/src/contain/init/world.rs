@@ -2,7 +2,7 @@
 //! namespaces, plus what makes its clients trust egret.
 
 use std::ffi::CStr;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -22,6 +22,23 @@ pub(super) const OWN: &str = "/run/egret";
 /// Attributes of everything that is only to be looked at.
 pub(super) const SEALED: u64 = READ_ONLY | NO_SUID | NO_DEV | NO_EXEC;
 
+/// What the machine runs by itself, as root and outside: programs, libraries, cron, units, PAM.
+const SYSTEM: &[&str] = &[
+    "/etc",
+    "/boot",
+    "/usr",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/bin",
+    "/sbin",
+    "/var/spool",
+    "/var/lib/systemd",
+];
+
+/// The part of [`SYSTEM`] that stays writable: package managers of languages install there.
+const LOCAL: &str = "/usr/local";
+
 /// Makes the world of this process, which must be alone in its mount namespace.
 pub(super) fn build(plan: &Plan, netns: OwnedFd) -> Result<(), Failure> {
     // The machine's sockets, found while its /proc is still there.
@@ -34,10 +51,39 @@ pub(super) fn build(plan: &Plan, netns: OwnedFd) -> Result<(), Failure> {
     nix::mount::mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .doing("make the mounts private")?;
 
+    seal_system(plan)?;
     runtime_files::build(plan)?;
     kernel_files::build()?;
     trust_files::place(plan)?;
     cover::all(plan, &sockets)
+}
+
+/// An agent of uid 0 owns root's files even without capabilities. What it wrote to a crontab or a
+/// unit would run outside, so for it the system is read-only. For every user, egret's own program
+/// is: the next start of it would run as root.
+fn seal_system(plan: &Plan) -> Result<(), Failure> {
+    let egret = fs::read_link("/proc/self/exe").doing("find egret's own program")?;
+    let local = mount::clone_tree(Path::new(LOCAL), true);
+    if plan.user.uid == 0 {
+        for path in SYSTEM.iter().map(Path::new) {
+            // A symlink (/bin on a merged system) leads to what is sealed anyway.
+            if fs::symlink_metadata(path).is_ok_and(|m| m.is_dir()) {
+                seal_in_place(path)?;
+            }
+        }
+        if let Ok(local) = local {
+            place(&local, Path::new(LOCAL))?;
+        }
+    }
+    // After an upgrade the running program has no path any more, and none that needs a seal.
+    if egret.exists() { seal_in_place(&egret) } else { Ok(()) }
+}
+
+fn seal_in_place(path: &Path) -> Result<(), Failure> {
+    let doing = format!("make {} read-only", path.display());
+    let tree = mount::clone_tree(path, true).doing(&doing)?;
+    mount::add_attributes(&tree, READ_ONLY, true).doing(&doing)?;
+    place(&tree, path)
 }
 
 /// Puts a mount over `path`, which must exist; a symlink at its end is followed.

@@ -5,6 +5,7 @@ use toml::de::DeValue;
 use super::diagnostic::{Location, Report};
 use super::reader::{Reader, Text, expected, text_of};
 use super::rules::{host_patterns, is_token};
+use crate::inject::placeholder::Shape;
 use crate::policy::{CredentialKind, CredentialSpec, OnCanary, Places};
 use crate::secrets::SecretRef;
 
@@ -263,39 +264,13 @@ fn env_name((text, span): &Text<'_>, report: &mut Report<'_>) -> Option<String> 
     None
 }
 
-/// The fewest random characters that keep a placeholder from being guessed or met by chance.
-const FEWEST_RANDOM: usize = 16;
-const LONGEST_PLACEHOLDER: usize = 512;
-
-/// Literal text and `{N}` for N random characters.
+/// Literal text and `{N}` for N random characters, by the same grammar that fills it later.
 fn shape((text, span): &Text<'_>, report: &mut Report<'_>) -> Option<String> {
-    let bad = |report: &mut Report<'_>, why: &str| {
-        report.error_help(span, format!("`shape` {why}"), "write for example ghp_{36}");
-        None
-    };
-    if !text.bytes().all(|b| b.is_ascii_graphic()) {
-        return bad(report, "is printable ASCII without spaces");
-    }
-    let (mut random, mut literal, mut rest) = (0_usize, 0, *text);
-    while let Some(open) = rest.find('{') {
-        let Some(close) = rest[open..].find('}').map(|n| open + n) else {
-            return bad(report, "has a `{` without `}`");
-        };
-        match rest[open + 1..close].parse::<usize>() {
-            Ok(n) if n <= LONGEST_PLACEHOLDER => random += n,
-            _ => return bad(report, "has something other than a number in braces"),
+    match Shape::parse(text) {
+        Ok(_) => Some((*text).to_owned()),
+        Err(e) => {
+            report.error_help(span, e.to_string(), "write for example ghp_{36}");
+            None
         }
-        literal += open;
-        rest = &rest[close + 1..];
     }
-    if rest.contains('}') {
-        return bad(report, "has a `}` without `{`");
-    }
-    if random < FEWEST_RANDOM {
-        return bad(report, "needs at least 16 random characters, or a placeholder is guessed");
-    }
-    if random + literal + rest.len() > LONGEST_PLACEHOLDER {
-        return bad(report, "makes a placeholder longer than 512 characters");
-    }
-    Some((*text).to_owned())
 }
