@@ -43,8 +43,8 @@ pub(crate) struct Args {
     /// Let set-user-id programs such as sudo change the user inside (they gain no capability)
     #[arg(long)]
     allow_new_privileges: bool,
-    /// Let the command use io_uring, which can create sockets past the seccomp filter (the kernel
-    /// programs still govern them)
+    /// Let the command use io_uring, which makes sockets past the seccomp filter: TCP and UDP stay
+    /// governed, other families such as AF_VSOCK do not
     #[arg(long)]
     allow_io_uring: bool,
     /// Keep the command alive when egret is killed; it then reaches nothing

@@ -1,9 +1,9 @@
 //! Covers: what stays on the host's file system and must not be seen.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, lchown};
 use std::path::{Path, PathBuf};
 
 use super::Doing;
@@ -12,6 +12,7 @@ use super::trust_files::{EMPTY_FILE, EMPTY_FOLDER};
 use super::world::{place, place_exactly};
 use crate::contain::mountinfo::{allows, mounts};
 use crate::contain::plan::Plan;
+use crate::contain::user::Target;
 use crate::contain::wire::Failure;
 use crate::sys::mount::{self, NO_DEV, NO_EXEC, NO_SUID};
 
@@ -47,6 +48,7 @@ pub(super) fn all(plan: &Plan, sockets: &BTreeSet<PathBuf>) -> Result<(), Failur
         }
     }
     kernel_interfaces_elsewhere()?;
+    make_folder_of_tmux(&plan.user);
     for folder in socket_folders(Path::new("/tmp")) {
         if !plan.unix_sockets.iter().any(|p| Path::new(p).starts_with(&folder)) {
             empty_folder_like(&folder)?;
@@ -93,6 +95,15 @@ fn kernel_interfaces_elsewhere() -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// The user's tmux runs what it is told by whoever reaches its socket. The folder gets its cover
+/// also when tmux is started later than the agent.
+fn make_folder_of_tmux(user: &Target) {
+    let folder = PathBuf::from(format!("/tmp/tmux-{}", user.uid));
+    if DirBuilder::new().mode(0o700).create(&folder).is_ok() {
+        let _ = lchown(&folder, Some(user.uid), Some(user.gid));
+    }
 }
 
 fn socket_folders(parent: &Path) -> Vec<PathBuf> {

@@ -7,6 +7,7 @@
 //! the folders where such files are usual are searched for those inodes. A file system is not
 //! searched as a whole: a renamed socket in a folder that nothing points to is not found.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -38,14 +39,14 @@ const MOST_ENTRIES: usize = 50_000;
 pub(super) fn find(plan: &Plan) -> io::Result<BTreeSet<PathBuf>> {
     let namespaces = network_namespaces()?;
     let mut bound = Vec::new();
-    for pid in namespaces.values() {
-        if let Ok(text) = fs::read(format!("/proc/{pid}/net/unix")) {
+    for (process, _) in namespaces.values() {
+        if let Ok(text) = fs::read(format!("/proc/{process}/net/unix")) {
             bound.extend(bound_sockets(&text));
         }
     }
     let mut inodes = HashSet::new();
-    for pid in namespaces.values() {
-        if let Ok(found) = inodes_in(pid) {
+    for (_, namespace) in namespaces.values() {
+        if let Ok(found) = inodes_in(namespace) {
             inodes.extend(found);
         }
     }
@@ -69,30 +70,36 @@ pub(super) fn find(plan: &Plan) -> io::Result<BTreeSet<PathBuf>> {
     Ok(paths)
 }
 
-/// One process of each network namespace. Threads may have others; their group is asked.
-fn network_namespaces() -> io::Result<HashMap<PathBuf, String>> {
+/// One task of each network namespace, and the namespace itself, held open: this process is about
+/// to change its own.
+fn network_namespaces() -> io::Result<HashMap<PathBuf, (String, File)>> {
     let mut namespaces = HashMap::new();
-    if let Ok(own) = fs::read_link("/proc/self/ns/net") {
-        namespaces.insert(own, "self".to_owned());
-    }
-    for entry in fs::read_dir("/proc")?.flatten() {
-        let name = entry.file_name();
+    let mut add = |task: String| {
+        let path = format!("/proc/{task}/ns/net");
+        if let Ok(name) = fs::read_link(&path)
+            && let Entry::Vacant(place) = namespaces.entry(name)
+            && let Ok(namespace) = File::open(&path)
+        {
+            place.insert((task, namespace));
+        }
+    };
+    add("self".into());
+    for process in fs::read_dir("/proc")?.flatten() {
+        let name = process.file_name();
         let Some(pid) = name.to_str().filter(|n| n.bytes().all(|b| b.is_ascii_digit())) else {
             continue;
         };
-        for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
-            let who = format!("{pid}/task/{}", task.file_name().to_string_lossy());
-            if let Ok(namespace) = fs::read_link(format!("/proc/{who}/ns/net")) {
-                namespaces.entry(namespace).or_insert(who);
-            }
+        for task in fs::read_dir(process.path().join("task")).into_iter().flatten().flatten() {
+            add(format!("{pid}/task/{}", task.file_name().to_string_lossy()));
         }
     }
     Ok(namespaces)
 }
 
-/// The inodes of the files of all Unix sockets in the namespace of a process, the lower 32 bits.
-fn inodes_in(pid: &str) -> io::Result<Vec<u32>> {
-    setns(File::open(format!("/proc/{pid}/ns/net"))?, CloneFlags::CLONE_NEWNET)?;
+/// The inodes of the files of all Unix sockets in a namespace, the lower 32 bits. This process
+/// stays in it.
+fn inodes_in(namespace: &File) -> io::Result<Vec<u32>> {
+    setns(namespace, CloneFlags::CLONE_NEWNET)?;
     let netlink = socket(
         AddressFamily::Netlink,
         SockType::Raw,
