@@ -24,6 +24,10 @@ use crate::tls::terminate::Spoken;
 /// How long a refused connection may stay to be told why.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a refused connection may take to say its first word. Who speaks first does so at once;
+/// who waits for the server's first line waits in vain and is closed after this.
+const FIRST_WORD: Duration = Duration::from_secs(3);
+
 /// The port on which the client may wait for the server's first line.
 const SSH: u16 = 22;
 
@@ -40,7 +44,7 @@ pub(super) async fn explain<IO>(
     if connection.port() == SSH {
         return disconnect_ssh(Rewind::untouched(io), &host, &denial).await;
     }
-    let (opening, io) = peek(io, PATIENCE).await;
+    let (opening, io) = peek(io, FIRST_WORD).await;
     match opening {
         Ok(Opening::Tls(hello)) => {
             let host = match (host, hello.server_name) {
