@@ -4,6 +4,7 @@ mod audit;
 mod check;
 mod explain;
 mod generate;
+mod log;
 mod output;
 mod run;
 mod state;
@@ -67,6 +68,7 @@ pub fn main() -> ExitCode {
         return code;
     }
     let cli = Cli::parse();
+    log::init();
     let state = cli.state.unwrap_or_else(state::default_dir);
     match cli.command {
         Command::Run(args) => run::run(args, &state),
