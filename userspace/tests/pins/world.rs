@@ -17,8 +17,8 @@ use egret::sys::socket::netns_cookie;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recvfrom, setsockopt,
-    socket, sockopt,
+    AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket,
+    sockopt,
 };
 
 /// Where nobody is: TEST-NET-3 (RFC 5737).
@@ -130,7 +130,7 @@ pub(crate) fn tries() -> String {
         "
 attempt(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('{NOBODY}', 443)) and None)
 def syn():
-    s = socket.socket(); s.setblocking(False); s.connect(('{NOBODY}', 443))
+    s = socket.socket(); s.settimeout(0.3); s.connect(('{NOBODY}', 443))
 attempt(syn)
 "
     )
