@@ -5,6 +5,9 @@
 #[path = "pins/world.rs"]
 mod world;
 
+#[path = "pins/killed.rs"]
+mod killed;
+
 #[path = "pins/running.rs"]
 mod running;
 

@@ -26,7 +26,7 @@ use super::cgroup::CgroupError;
 use super::events::KernelEvent;
 use super::load::{self, Loaded, Source};
 use super::orig_dst::KernelFlow;
-use super::pins::{PinError, Pins};
+use super::pins::{MapPins, PinError, Pins};
 use crate::identify::{CgroupId, NetnsCookie};
 use crate::sys::bpf;
 
@@ -151,6 +151,17 @@ impl Kernel {
         let kernel = Self::new(loaded, options, Some(pins))?;
         kernel.forget_listeners()?;
         Ok(kernel)
+    }
+
+    /// [`Kernel::adopt`] when every map is pinned, [`Kernel::load`] otherwise: how a daemon starts.
+    ///
+    /// # Errors
+    /// As those two.
+    pub fn load_or_adopt(options: &KernelOptions) -> Result<Self, KernelError> {
+        match options.pin_dir.clone().map(|dir| Pins::new(dir).maps()).transpose()? {
+            Some(MapPins::Complete) => Self::adopt(options),
+            Some(_) | None => Self::load(options),
+        }
     }
 
     fn new(
