@@ -210,10 +210,15 @@ fn a_link_under_the_name_of_another_and_a_group_that_is_gone_are_noticed() {
         let cgroup = group();
         drop(kernel.attach_pinned(&cgroup, "a").unwrap());
         let pins = folder.join("bpf/agents/a");
-        let swap = |a: &str, b: &str| fs::rename(pins.join(a), pins.join(b)).unwrap();
-        (swap("connect4", "x"), swap("connect6", "connect4"), swap("x", "connect6"));
+        let rename = |a: &str, b: &str| fs::rename(pins.join(a), pins.join(b)).unwrap();
+        let exchange = || {
+            rename("connect4", "x");
+            rename("connect6", "connect4");
+            rename("x", "connect6");
+        };
+        exchange();
         assert!(matches!(pin_error(kernel.adopt_attachment("a")), PinError::Foreign { .. }));
-        (swap("connect4", "x"), swap("connect6", "connect4"), swap("x", "connect6"));
+        exchange();
         kernel.adopt_attachment("a").unwrap();
 
         drop(cgroup);

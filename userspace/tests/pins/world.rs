@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use agent_ebpf::address::Port;
@@ -14,7 +14,7 @@ use egret::redirect::cgroup::{Cgroup, Hierarchy};
 use egret::redirect::ebpf::{AgentFlags, Kernel, KernelOptions, ListenerPorts};
 use egret::redirect::listener::Listeners;
 use egret::sys::socket::netns_cookie;
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{
     AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket,
@@ -39,12 +39,20 @@ pub(crate) fn as_root(test: impl FnOnce(&Path) + Send + 'static) {
         mount(none, "/", none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none).unwrap();
         egret::sys::probe::loopback_up().unwrap();
         let folder = tempfile::tempdir().unwrap();
+        let _mounted = Unmount(folder.path().join("bpf"));
         test(folder.path());
-        // The mount would keep the folder from being removed; it ends with the thread anyway.
-        let _ = nix::mount::umount2(&folder.path().join("bpf"), nix::mount::MntFlags::MNT_DETACH);
     };
     if let Err(panic) = std::thread::spawn(run).join() {
         std::panic::resume_unwind(panic);
+    }
+}
+
+/// A mount would keep its folder from being removed, also after a failure.
+struct Unmount(PathBuf);
+
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
     }
 }
 
