@@ -6,6 +6,10 @@
 
 use crate::address::{Address, Port};
 
+/// Raised whenever a map that is pinned changes its layout or its meaning: programs of one version
+/// never meet maps of another.
+pub const ABI_VERSION: u32 = 1;
+
 pub const IPPROTO_TCP: u8 = 6;
 pub const IPPROTO_UDP: u8 = 17;
 

@@ -4,6 +4,7 @@
 //! next egret can tell what a dead one left behind. The agent, or systemd for it, may make groups
 //! below; they are governed, killed and removed with it.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,11 +14,12 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 use nix::unistd::Pid;
 
 use crate::identify::{CgroupId, SessionId};
 
-mod mountinfo;
+pub(super) mod mountinfo;
 mod owner;
 
 use owner::Owner;
@@ -255,6 +257,60 @@ impl Cgroup {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_error(group)(e)),
             _ => Ok(()),
         })
+    }
+
+    /// This group, those above it and those below it.
+    ///
+    /// # Errors
+    /// When the group is gone.
+    pub fn related(&self) -> Result<BTreeSet<CgroupId>, CgroupError> {
+        let mut ids = self.subtree()?;
+        for above in self.path.ancestors().skip(1) {
+            // The hierarchy ends where another file system begins.
+            let Ok(file) = File::open(above) else { break };
+            if !fstatfs(&file).is_ok_and(|s| s.filesystem_type() == CGROUP2_SUPER_MAGIC) {
+                break;
+            }
+            ids.insert(CgroupId(file.metadata().map_err(io_error(above))?.ino()));
+        }
+        Ok(ids)
+    }
+
+    /// This group and those below it.
+    ///
+    /// # Errors
+    /// When the group is gone.
+    pub fn subtree(&self) -> Result<BTreeSet<CgroupId>, CgroupError> {
+        let mut ids = BTreeSet::new();
+        each_below(&self.path, &mut |group| {
+            ids.insert(CgroupId(fs::metadata(group).map_err(io_error(group))?.ino()));
+            Ok(())
+        })?;
+        Ok(ids)
+    }
+
+    /// The processes in the group and below it.
+    ///
+    /// # Errors
+    /// When the group is gone.
+    pub fn processes(&self) -> Result<BTreeSet<u32>, CgroupError> {
+        let mut found = BTreeSet::new();
+        each_below(&self.path, &mut |group| {
+            let path = group.join("cgroup.procs");
+            match fs::read_to_string(&path) {
+                Ok(text) => found.extend(text.lines().filter_map(|line| line.parse::<u32>().ok())),
+                // The processes of a threaded group are listed by the domain above it.
+                Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
+                Err(e) => return Err(io_error(path)(e)),
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// Whether the group is on the cgroup v2 file system at all.
+    pub fn is_v2(&self) -> bool {
+        fstatfs(&self.dir).is_ok_and(|s| s.filesystem_type() == CGROUP2_SUPER_MAGIC)
     }
 
     fn write(&self, file: &str, value: &str) -> Result<(), CgroupError> {

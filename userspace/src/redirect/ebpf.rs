@@ -8,23 +8,25 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use agent_ebpf::abi::{
-    AgentEntry, FlowKey, Hook, Lease, MAX_FLOWS, Origin, STAT_EVENTS_DROPPED, STAT_FLOWS_LOST,
+    AgentEntry, FlowKey, Hook, Lease, MAX_FLOWS, MAX_NETNS, Origin, STAT_EVENTS_DROPPED,
+    STAT_FLOWS_LOST,
 };
 use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
-use nix::sys::resource::{Resource, setrlimit};
 use nix::time::{ClockId, clock_gettime};
 
 pub use agent_ebpf::abi::{AgentFlags, ListenerPorts};
 
-use super::cgroup::Cgroup;
+pub use super::attachment::Attachment;
+use super::cgroup::CgroupError;
 use super::events::KernelEvent;
-use super::load::{self, Loaded};
+use super::load::{self, Loaded, Source};
 use super::orig_dst::KernelFlow;
+use super::pins::{MapPins, PinError, Pins};
 use crate::identify::{CgroupId, NetnsCookie};
 use crate::sys::bpf;
 
@@ -35,7 +37,8 @@ pub struct KernelOptions {
     pub lease: Duration,
     /// How many connections may wait for the interceptor; None: the object's own limit.
     pub max_flows: Option<u32>,
-    /// A folder on bpffs in which the maps are pinned, or found again if they are there.
+    /// A folder on bpffs (see [`super::bpffs`]) in which maps and links are pinned, to be adopted by
+    /// the next egret.
     pub pin_dir: Option<PathBuf>,
 }
 
@@ -67,6 +70,12 @@ pub enum KernelError {
     Missing(&'static str),
     #[error("the program `{program}` cannot be attached to {cgroup}: {source}")]
     Attach { program: &'static str, cgroup: PathBuf, source: io::Error },
+    #[error("the program `{program}` cannot be replaced in place: {source}")]
+    Replace { program: &'static str, source: io::Error },
+    #[error(transparent)]
+    Pins(#[from] PinError),
+    #[error(transparent)]
+    Cgroup(CgroupError),
     #[error("the clock cannot be read: {0}")]
     Clock(#[source] nix::errno::Errno),
     #[error("the kernel map `{map}` does not answer: {source}")]
@@ -83,21 +92,13 @@ pub struct Kernel {
     events: Mutex<RingBuf<MapData>>,
     stats: PerCpuArray<MapData, u64>,
     lease_limit: Duration,
+    pins: Option<Pins>,
 }
 
 impl fmt::Debug for Kernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Kernel").field("programs", &self.programs.len()).finish_non_exhaustive()
     }
-}
-
-/// The programs, attached to one cgroup. Dropping it detaches them.
-///
-/// Attach only to the outermost group of an agent and its delegates: programs of nested groups run
-/// one after the other, and the second would see the address that the first put in place.
-#[derive(Debug)]
-pub struct Attachment {
-    links: Vec<(Hook, OwnedFd)>,
 }
 
 /// How often each program ran, and what was lost.
@@ -118,15 +119,58 @@ impl KernelStats {
 }
 
 impl Kernel {
-    /// Loads every program and map. Nothing is attached, and no agent is known.
+    /// Loads every program and map. Nothing is attached, and no agent is known. With a `pin_dir` the
+    /// maps are pinned there.
     ///
     /// # Errors
-    /// Names the program or map that the kernel does not accept.
+    /// Names the program or map that the kernel does not accept; [`PinError::AlreadyPinned`] when
+    /// there are maps to adopt.
     pub fn load(options: &KernelOptions) -> Result<Self, KernelError> {
-        // Before 5.11 maps counted against this limit; failing to raise it matters only there.
-        let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
-        let Loaded { mut maps, programs } = load::load(options)?;
-        let kernel = Self {
+        let pins = options.pin_dir.clone().map(Pins::new);
+        if let Some(pins) = &pins {
+            pins.clear_for_new_maps()?;
+            pins.prepare()?;
+        }
+        let loaded = load::load(options, pins.as_ref().map_or(Source::Own, Source::Pin))?;
+        let kernel = Self::new(loaded, options, pins)?;
+        kernel.beat()?;
+        Ok(kernel)
+    }
+
+    /// Loads every program onto the maps that an earlier egret pinned: all of them, or none.
+    /// Follow it with [`Kernel::adopt_attachments`]. The lease is not renewed: that is for the part
+    /// of egret that serves, once it does.
+    ///
+    /// # Errors
+    /// Names the map that is missing or that has another layout.
+    pub fn adopt(options: &KernelOptions) -> Result<Self, KernelError> {
+        let pins = Pins::new(options.pin_dir.clone().ok_or(PinError::NotPinned)?);
+        pins.require_maps()?;
+        pins.prepare()?;
+        let loaded = load::load(options, Source::Adopt(&pins))?;
+        let kernel = Self::new(loaded, options, Some(pins))?;
+        kernel.forget_listeners()?;
+        Ok(kernel)
+    }
+
+    /// [`Kernel::adopt`] when every map is pinned, [`Kernel::load`] otherwise: how a daemon starts.
+    ///
+    /// # Errors
+    /// As those two.
+    pub fn load_or_adopt(options: &KernelOptions) -> Result<Self, KernelError> {
+        match options.pin_dir.clone().map(|dir| Pins::new(dir).maps()).transpose()? {
+            Some(MapPins::Complete) => Self::adopt(options),
+            Some(_) | None => Self::load(options),
+        }
+    }
+
+    fn new(
+        loaded: Loaded,
+        options: &KernelOptions,
+        pins: Option<Pins>,
+    ) -> Result<Self, KernelError> {
+        let Loaded { mut maps, programs } = loaded;
+        Ok(Self {
             programs,
             agents: map_fd(&mut maps, "AGENTS")?,
             listeners: map_fd(&mut maps, "LISTENERS")?,
@@ -135,49 +179,22 @@ impl Kernel {
             events: Mutex::new(typed(&mut maps, "EVENTS", Map::RingBuf)?),
             stats: typed(&mut maps, "STATS", Map::PerCpuArray)?,
             lease_limit: options.lease,
-        };
-        kernel.beat()?;
-        Ok(kernel)
+            pins,
+        })
     }
 
-    /// Attaches every program to a cgroup, or none.
-    ///
-    /// # Errors
-    /// Names the program that could not be attached.
-    pub fn attach(&self, cgroup: &Cgroup) -> Result<Attachment, KernelError> {
-        self.attach_fd(cgroup.as_fd(), cgroup.path())
+    /// The program of a hook.
+    pub(super) fn program(&self, hook: Hook) -> Result<BorrowedFd<'_>, KernelError> {
+        let found = self.programs.iter().find(|(h, _)| *h == hook);
+        found.map(|(_, fd)| fd.as_fd()).ok_or(KernelError::Missing(hook.name()))
     }
 
-    /// Attaches to a cgroup that egret did not make; `path` is only for the error.
+    /// Where the maps and links are pinned.
     ///
     /// # Errors
-    /// Names the program that could not be attached.
-    pub fn attach_fd(
-        &self,
-        cgroup: BorrowedFd<'_>,
-        path: &Path,
-    ) -> Result<Attachment, KernelError> {
-        let mut links = Vec::with_capacity(self.programs.len());
-        for (hook, program) in &self.programs {
-            let link = bpf::link_create(program.as_fd(), cgroup, attach_type(*hook)).map_err(
-                |source| KernelError::Attach { program: hook.name(), cgroup: path.into(), source },
-            )?;
-            links.push((*hook, link));
-        }
-        Ok(Attachment { links })
-    }
-
-    /// Puts these programs in the place of those of an attachment, each in one step.
-    ///
-    /// # Errors
-    /// Names the program that could not be replaced; those before it have been.
-    pub fn replace(&self, attachment: &Attachment, path: &Path) -> Result<(), KernelError> {
-        for ((hook, program), (_, link)) in self.programs.iter().zip(&attachment.links) {
-            bpf::link_update(link.as_fd(), program.as_fd()).map_err(|source| {
-                KernelError::Attach { program: hook.name(), cgroup: path.into(), source }
-            })?;
-        }
-        Ok(())
+    /// When they are not.
+    pub fn pins(&self) -> Result<&Pins, PinError> {
+        self.pins.as_ref().ok_or(PinError::NotPinned)
     }
 
     /// Lets an agent reach its interceptor. Until this, its cgroup is refused everything.
@@ -211,6 +228,16 @@ impl Kernel {
     /// When the map is gone.
     pub fn remove_listeners(&self, ns: NetnsCookie) -> Result<(), KernelError> {
         bpf::map_remove(self.listeners.as_fd(), &ns.0).map(drop).map_err(at("LISTENERS"))
+    }
+
+    /// The listeners of an egret that died died with it, and anybody may have their ports now.
+    fn forget_listeners(&self) -> Result<(), KernelError> {
+        for _ in 0..MAX_NETNS {
+            let first = bpf::map_next_key::<u64>(self.listeners.as_fd(), None);
+            let Some(cookie) = first.map_err(at("LISTENERS"))? else { break };
+            self.remove_listeners(NetnsCookie(cookie))?;
+        }
+        Ok(())
     }
 
     /// Takes the flow of an accepted connection. The second caller gets None: an entry speaks for

@@ -9,21 +9,32 @@ use std::error::Error;
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::path::PathBuf;
 use std::thread;
 
 use agent_ebpf::abi::Hook;
 use aya::maps::MapData;
 use aya_obj::{EbpfSectionKind, Object};
+use nix::sys::resource::{Resource, setrlimit};
 
 use super::ebpf::{KernelError, KernelOptions, attach_type};
+use super::pins::{self, PinError, Pins};
 use crate::sys::bpf::{self, Functions, NewProgram};
+use crate::sys::bpf_object::{self, MapShape};
 
 /// The programs, compiled from `agent-ebpf` and embedded.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/egret.bpf.o"));
 
-/// Maps that a daemon pins, so that the next one finds them.
-const PINNED: [&str; 7] = ["AGENTS", "LISTENERS", "LEASE", "SOCKS", "FLOWS", "EVENTS", "STATS"];
+/// Where the maps come from that a daemon pins; all others are made anew each time.
+#[derive(Clone, Copy)]
+pub(super) enum Source<'a> {
+    /// Made, for as long as this process lives.
+    Own,
+    /// Made, and pinned.
+    Pin(&'a Pins),
+    /// Found where they were pinned. One that is not there is never made instead: the programs that
+    /// are attached would not know it.
+    Adopt(&'a Pins),
+}
 
 /// What the kernel holds for us.
 pub(super) struct Loaded {
@@ -33,10 +44,12 @@ pub(super) struct Loaded {
 }
 
 /// Makes every map and loads every program.
-pub(super) fn load(options: &KernelOptions) -> Result<Loaded, KernelError> {
+pub(super) fn load(options: &KernelOptions, source: Source<'_>) -> Result<Loaded, KernelError> {
+    // Before 5.11 maps counted against this limit; failing to raise it matters only there.
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
     let mut object = Object::parse(OBJECT).map_err(failed)?;
     let types = load_types(&mut object)?;
-    let maps = make_maps(&mut object, types.as_ref(), options)?;
+    let maps = make_maps(&mut object, types.as_ref(), options, source)?;
     let sections = object.functions.keys().map(|(section, _)| *section).collect();
     let made = maps
         .iter()
@@ -69,15 +82,24 @@ fn make_maps(
     object: &mut Object,
     types: Option<&OwnedFd>,
     options: &KernelOptions,
+    source: Source<'_>,
 ) -> Result<HashMap<String, Made>, KernelError> {
     let mut made = HashMap::new();
     for (name, mut definition) in object.maps.drain() {
         if let ("FLOWS", Some(max)) = (name.as_str(), options.max_flows) {
             definition.set_max_entries(max);
         }
-        let pin = options.pin_dir.as_ref().filter(|_| PINNED.contains(&name.as_str()));
-        let pin = pin.map(|dir| dir.join(&name));
-        let map = make_map(&name, &definition, types, pin)?;
+        let role = pins::ROLES.into_iter().find(|role| *role == name);
+        let map = match (role, source) {
+            (Some(role), Source::Adopt(pins)) => adopt_map(role, &definition, pins)?,
+            (Some(role), Source::Pin(pins)) => {
+                let map = make_map(role, &definition, types)?;
+                let path = pins.map(role);
+                bpf_object::pin(map.fd().as_fd(), &path).map_err(pins::at(&path))?;
+                map
+            }
+            (None, _) | (_, Source::Own) => make_map(&name, &definition, types)?,
+        };
         made.insert(name, Made { map, definition });
     }
     Ok(made)
@@ -87,11 +109,7 @@ fn make_map(
     name: &str,
     definition: &aya_obj::Map,
     types: Option<&OwnedFd>,
-    pin: Option<PathBuf>,
 ) -> Result<MapData, KernelError> {
-    if let Some(found) = pin.as_deref().and_then(|path| MapData::from_pin(path).ok()) {
-        return Ok(found);
-    }
     let types = types.map(OwnedFd::as_fd);
     let map = MapData::create(definition.clone(), name, types).map_err(failed)?;
     if !definition.data().is_empty() {
@@ -100,10 +118,31 @@ fn make_map(
     if definition.section_kind() == EbpfSectionKind::Rodata {
         bpf::map_freeze(map.fd().as_fd()).map_err(failed)?;
     }
-    if let Some(path) = pin {
-        map.pin(path).map_err(failed)?;
-    }
     Ok(map)
+}
+
+/// Opens a pinned map, which must be shaped as the object has it.
+fn adopt_map(
+    role: &'static str,
+    definition: &aya_obj::Map,
+    pins: &Pins,
+) -> Result<MapData, KernelError> {
+    let path = pins.map(role);
+    let fd = bpf_object::open(&path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => PinError::MissingMap { role, dir: pins.dir().into() },
+        _ => PinError::Io { path, source },
+    })?;
+    let shape = bpf_object::map_shape(fd.as_fd())
+        .map_err(|source| KernelError::Map { map: role, source })?;
+    let expected = MapShape {
+        kind: definition.map_type(),
+        key_size: definition.key_size(),
+        value_size: definition.value_size(),
+    };
+    if shape != expected {
+        return Err(PinError::Layout { role }.into());
+    }
+    MapData::from_fd(fd).map_err(failed)
 }
 
 /// Every core takes some of the programs to the verifier.
@@ -116,7 +155,7 @@ fn load_programs(
         let worker = |first: usize| {
             let mine = Hook::ALL.iter().skip(first).step_by(workers);
             mine.map(|hook| Ok((*hook, load_program(object, types, *hook)?)))
-                .collect::<Result<Vec<_>, _>>()
+                .collect::<Result<Vec<_>, KernelError>>()
         };
         let running: Vec<_> =
             (1..workers).map(|first| scope.spawn(move || worker(first))).collect();

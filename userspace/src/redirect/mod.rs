@@ -1,6 +1,9 @@
 //! Stage 1: the traffic of an agent arrives. Kernel programs, cgroups, namespaces, listeners and
 //! the lookup that turns an accepted socket back into the flow the agent meant.
 
+pub mod attach;
+pub mod attachment;
+pub mod bpffs;
 pub mod cgroup;
 pub mod ebpf;
 pub mod events;
@@ -8,4 +11,5 @@ pub mod listener;
 mod load;
 pub mod netns;
 pub mod orig_dst;
+pub mod pins;
 pub mod self_test;

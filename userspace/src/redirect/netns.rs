@@ -57,6 +57,19 @@ impl Netns {
         })
     }
 
+    /// One that exists, from an open file of nsfs such as /proc/PID/ns/net.
+    ///
+    /// # Errors
+    /// When it is no network namespace, or may not be entered.
+    pub fn from_file(file: std::fs::File) -> Result<Self, NetnsError> {
+        let fd = OwnedFd::from(file);
+        let cookie = on_thread(|| {
+            setns(&fd, CloneFlags::CLONE_NEWNET).map_err(|e| NetnsError::Enter(e.into()))?;
+            own_cookie()
+        })?;
+        Ok(Self { fd, cookie })
+    }
+
     /// What the kernel programs call this namespace.
     pub fn cookie(&self) -> NetnsCookie {
         self.cookie

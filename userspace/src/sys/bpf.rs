@@ -87,7 +87,7 @@ struct LinkUpdateAttr {
     old_prog_fd: u32,
 }
 
-fn bpf<T>(command: u32, attr: &mut T) -> io::Result<i32> {
+pub(super) fn bpf<T>(command: u32, attr: &mut T) -> io::Result<i32> {
     // SAFETY: `attr` is a live structure whose size is passed; the pointers in it come from
     // borrows that outlive this call. The kernel writes only through `value` of the lookups
     // and `log_buf`, which point to buffers of the size that it is told.
@@ -98,12 +98,12 @@ fn bpf<T>(command: u32, attr: &mut T) -> io::Result<i32> {
 }
 
 /// Owns what a command that makes a descriptor has returned.
-fn own(fd: i32) -> OwnedFd {
+pub(super) fn own(fd: i32) -> OwnedFd {
     // SAFETY: a descriptor that the kernel just made for us; bpf(2) sets close-on-exec.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-fn raw(fd: BorrowedFd<'_>) -> u32 {
+pub(super) fn raw(fd: BorrowedFd<'_>) -> u32 {
     u32::try_from(fd.as_raw_fd()).expect("an open descriptor is not negative")
 }
 

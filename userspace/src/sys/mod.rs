@@ -1,7 +1,9 @@
 //! The only folder with `unsafe`. Each file wraps one group of system calls.
 
 pub mod bpf;
+pub mod bpf_object;
 pub mod probe;
+pub mod sock_diag;
 pub mod socket;
 
 pub mod caps;

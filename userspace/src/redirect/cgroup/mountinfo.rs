@@ -1,8 +1,8 @@
-//! Pure: finding the cgroup v2 mount in the text of /proc/self/mountinfo (proc(5)).
+//! Pure: finding mounts in the text of /proc/self/mountinfo (proc(5)).
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where cgroup v2 is mounted: the first mount of its root, else the first mount of a part of it.
 pub(super) fn cgroup2(mountinfo: &str) -> Option<PathBuf> {
@@ -21,6 +21,39 @@ pub(super) fn cgroup2(mountinfo: &str) -> Option<PathBuf> {
         part.get_or_insert_with(|| unescape(at));
     }
     part
+}
+
+/// One mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::redirect) struct Mounted {
+    /// The type of the file system.
+    pub(in crate::redirect) kind: String,
+    /// The folder of the file system that is mounted.
+    pub(in crate::redirect) root: PathBuf,
+    /// Major and minor number.
+    pub(in crate::redirect) device: (u32, u32),
+}
+
+/// What is mounted exactly at a path, the topmost last. A line about this path that cannot be read
+/// counts as a mount of an unknown kind.
+pub(in crate::redirect) fn mounted_at(mountinfo: &str, path: &Path) -> Vec<Mounted> {
+    let mut found = Vec::new();
+    for line in mountinfo.lines() {
+        let fields: Vec<&str> = line.split(' ').collect();
+        if fields.get(4).is_none_or(|at| unescape(at) != path) {
+            continue;
+        }
+        let kind = line.split_once(" - ").and_then(|(_, rest)| rest.split(' ').next());
+        let device = fields[2]
+            .split_once(':')
+            .and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+        found.push(Mounted {
+            kind: kind.unwrap_or("unknown").to_owned(),
+            root: unescape(fields[3]),
+            device: device.unwrap_or_default(),
+        });
+    }
+    found
 }
 
 /// Spaces, tabs, newlines and backslashes are written as a backslash and three octal digits.
@@ -78,6 +111,20 @@ mod tests {
         for (text, wanted) in cases {
             assert_eq!(cgroup2(text), wanted.map(PathBuf::from), "{text}");
         }
+    }
+
+    #[test]
+    fn every_mount_at_a_path_is_counted() {
+        let text = "1 2 0:3 / /run rw - tmpfs none rw
+5 1 0:9 / /run/egret/bpf rw,nosuid - bpf none rw,mode=700
+6 1 0:9 /x /run/egret/bpf2 rw shared:1 - bpf none rw
+7 5 254:10 / /run/egret/bpf rw broken line";
+        let found = |path: &str| mounted_at(text, Path::new(path));
+        let kinds = |path: &str| found(path).into_iter().map(|m| m.kind).collect::<Vec<_>>();
+        assert_eq!(kinds("/run/egret/bpf"), ["bpf", "unknown"]);
+        assert_eq!(found("/run/egret/bpf")[1].device, (254, 10));
+        assert_eq!(kinds("/run/egret"), [""; 0]);
+        assert_eq!(found("/run/egret/bpf2")[0].root, PathBuf::from("/x"));
     }
 
     #[test]
