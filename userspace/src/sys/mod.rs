@@ -1,6 +1,7 @@
 //! The only folder with `unsafe`. Each file wraps one group of system calls.
 
 pub mod bpf;
+pub mod bpf_query;
 pub mod probe;
 pub mod socket;
 
