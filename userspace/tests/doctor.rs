@@ -46,7 +46,7 @@ fn without_root_it_says_what_it_could_not_look_at() {
     assert_eq!(output.status.code(), Some(1), "{report}");
     assert_eq!(report["run"], "impossible");
     assert_eq!(finding(&report, "root")["status"], "fail");
-    for id in ["network_namespace", "cgroup_create", "self_test"] {
+    for id in ["capabilities", "network_namespace", "cgroup_create", "self_test"] {
         let f = finding(&report, id);
         assert_eq!(f["status"], "unknown", "{f}");
         assert_eq!(f["found"], "not probed: it needs root");

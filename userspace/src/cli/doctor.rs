@@ -4,7 +4,9 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use super::check::count;
 use super::output::{Colour, Style, json_line, table};
+use crate::doctor::judge::AS_ROOT;
 use crate::doctor::{Finding, Report, Run, Status, examine};
 
 const HELP: &str = "\
@@ -58,9 +60,16 @@ fn print(out: &mut dyn Write, style: Style, report: &Report, verbose: bool) -> i
         })
         .collect();
     table(out, style, &[], &rows)?;
-    let told = |f: &&Finding| verbose || f.status != Status::Ok;
-    for finding in report.findings.iter().filter(told) {
+    // What only root may look at has one thing in common: one line says it.
+    let (for_root, others): (Vec<_>, Vec<_>) =
+        report.findings.iter().partition(|f| !verbose && f.fix.as_deref() == Some(AS_ROOT));
+    for finding in others.into_iter().filter(|f| verbose || f.status != Status::Ok) {
         explain(out, style, finding)?;
+    }
+    if !for_root.is_empty() {
+        let names: Vec<_> = for_root.iter().map(|f| f.name).collect();
+        let unknown = style.paint(Colour::Dim, "unknown");
+        writeln!(out, "\n{unknown} without root: {}\n  to do   {AS_ROOT}", names.join(", "))?;
     }
     conclude(out, style, report)
 }
@@ -96,5 +105,5 @@ fn conclude(out: &mut dyn Write, style: Style, report: &Report) -> io::Result<()
     let [fail, unknown, warn] =
         [Status::Fail, Status::Unknown, Status::Warn].map(|s| report.count(s));
     let text = style.paint(colour, text);
-    writeln!(out, "\n{text}: {fail} failed, {unknown} not probed, {warn} warnings")
+    writeln!(out, "\n{text}: {fail} failed, {unknown} not probed, {}", count(warn, "warning"))
 }

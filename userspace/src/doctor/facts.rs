@@ -187,6 +187,8 @@ pub struct Folder {
     pub expected: u32,
     /// Permission bits.
     pub mode: u32,
+    /// A folder above in which others may put something else in its place.
+    pub exposed: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

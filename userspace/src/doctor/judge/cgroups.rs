@@ -37,7 +37,7 @@ const OTHERS: Topic = Topic {
     name: "other programs on the same hooks",
     promises: &[Promise::P1, Promise::P3],
     essential: true,
-    why: "nobody else decides about, or changes, the connections of a session",
+    why: "nobody else should decide about, or change, the connections of a session",
 };
 
 pub(super) fn judge(c: &Cgroups) -> Vec<Finding> {

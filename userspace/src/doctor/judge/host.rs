@@ -9,7 +9,7 @@ const SWAP: Topic = Topic {
     name: "swap",
     promises: &[Promise::P5],
     essential: false,
-    why: "memory that holds a secret is never written to a disk",
+    why: "memory that holds a secret should never be written to a disk",
 };
 const CLOCK: Topic = Topic {
     id: "clock",

@@ -12,6 +12,9 @@ mod tests;
 use super::facts::{Facts, NotSeen, Seen};
 use super::finding::{Finding, Promise, Report, Status};
 
+/// What to do about everything that only root may look at.
+pub const AS_ROOT: &str = "run `sudo egret doctor`";
+
 /// Judges everything.
 pub fn judge(facts: &Facts) -> Report {
     let mut findings = Vec::new();
@@ -76,7 +79,10 @@ impl Topic {
             name: self.name,
             status: verdict.status,
             found: verdict.found,
-            meaning: verdict.meaning.unwrap_or_else(|| self.why.to_owned()),
+            meaning: verdict.meaning.unwrap_or_else(|| match verdict.status {
+                Status::Unknown => format!("not known; what it is for: {}", self.why),
+                Status::Ok | Status::Warn | Status::Fail => self.why.to_owned(),
+            }),
             promises: self.promises,
             essential: self.essential,
             fix: verdict.fix,
@@ -108,7 +114,7 @@ impl Topic {
 fn not_probed(why: &NotSeen) -> Verdict {
     let verdict = unknown(format!("not probed: {why}"));
     match why {
-        NotSeen::NeedsRoot => verdict.fix("run `sudo egret doctor`"),
+        NotSeen::NeedsRoot => verdict.fix(AS_ROOT),
         NotSeen::Without(what) => verdict.fix(format!("mend {what} first")),
         NotSeen::NotMounted(kind, at) => verdict.fix(format!("mount -t {kind} none {at}")),
         NotSeen::Error(_) => verdict,

@@ -30,7 +30,7 @@ const CONTAINER: Topic = Topic {
     name: "outside of containers",
     promises: &[Promise::P1, Promise::P7],
     essential: false,
-    why: "what egret governs is seen and controlled by nobody but the host's root",
+    why: "what egret governs is under nobody's control but that of the host's root",
 };
 const SECCOMP: Topic = Topic {
     id: "seccomp",

@@ -44,14 +44,14 @@ const LOADED: Topic = Topic {
     name: "egret's programs load",
     promises: &[Promise::P1],
     essential: true,
-    why: "the kernel's verifier has accepted each of them",
+    why: "each governs one way to connect or to send; without it that way would be free",
 };
 const PROVEN: Topic = Topic {
     id: "self_test",
     name: "each hook fires",
     promises: &[Promise::P1, Promise::P8],
     essential: true,
-    why: "what is attached is not proof; a child in an agent's place has tried each hook",
+    why: "what is attached is not proof: a child in an agent's place tries each hook first",
 };
 const UPDATE: Topic = Topic {
     id: "link_update",

@@ -11,14 +11,14 @@ const JIT: Topic = Topic {
     name: "BPF JIT",
     promises: &[Promise::P1],
     essential: false,
-    why: "programs run as machine code",
+    why: "lets programs run as machine code",
 };
 const UNPRIVILEGED: Topic = Topic {
     id: "unprivileged_bpf",
     name: "BPF for unprivileged users",
     promises: &[Promise::P1],
     essential: false,
-    why: "only privileged processes load programs; `egret run` also refuses bpf(2) inside",
+    why: "programs are for privileged processes to load; `egret run` also refuses bpf(2) inside",
 };
 const LOCKDOWN: Topic = Topic {
     id: "lockdown",

@@ -10,7 +10,7 @@ const FOLDER: Topic = Topic {
     name: "state folder",
     promises: &[Promise::P7, Promise::P9],
     essential: false,
-    why: "the audit log and the key that signs it: nobody but egret writes there",
+    why: "the audit log and the key that signs it: nobody but egret should write there",
 };
 const SPACE: Topic = Topic {
     id: "disk",
@@ -24,7 +24,7 @@ const LOG: Topic = Topic {
     name: "audit log",
     promises: &[Promise::P9],
     essential: false,
-    why: "no record was changed, removed or cut off",
+    why: "records that were changed, removed or cut off are found",
 };
 
 /// Below this there is no room for the records of one connection.
@@ -59,6 +59,12 @@ fn folder(folder: Option<&Folder>, at: &str) -> Verdict {
         return fail(found)
             .means("others can replace the log together with its keys")
             .fix(format!("chmod 0700 {at}"));
+    }
+    if let Some(above) = &folder.exposed {
+        let above = above.display();
+        return warn(format!("{found}, below {above}"))
+            .means(format!("others may rename it, or put another in its place: {above} is theirs"))
+            .fix("name a folder with --state that only root can reach and change");
     }
     if folder.mode & 0o055 != 0 {
         return warn(found)

@@ -73,7 +73,7 @@ fn good() -> Facts {
 }
 
 fn folder(owner: u32, mode: u32) -> Folder {
-    Folder { is_dir: true, owner, expected: 0, mode }
+    Folder { is_dir: true, owner, expected: 0, mode, exposed: None }
 }
 
 fn log(condition: Condition) -> Log {
@@ -286,6 +286,15 @@ fn what_is_weaker_is_a_warning() {
         (|f| f.host.resolver = Ok(Vec::new()), "resolv_conf", Warn, "no server"),
         (|f| f.host.resolver = Err("line 3".to_owned()), "resolv_conf", Warn, "line 3"),
         (|f| f.state.folder = Ok(Some(folder(0, 0o755))), "state", Warn, "0755"),
+        (
+            |f| {
+                let exposed = Some("/srv".into());
+                f.state.folder = Ok(Some(Folder { exposed, ..folder(0, 0o700) }));
+            },
+            "state",
+            Warn,
+            "below /srv",
+        ),
         (
             |f| f.state.space = Ok(Space { bytes: 9 << 20, inodes: None, read_only: false }),
             "disk",

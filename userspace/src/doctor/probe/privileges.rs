@@ -20,7 +20,8 @@ const MARKS: [(&str, &str); 2] =
 pub(super) fn probe(root: bool) -> Privileges {
     Privileges {
         root,
-        effective: effective(),
+        // Of another user they say nothing about what root has here.
+        effective: if root { effective() } else { Err(NotSeen::NeedsRoot) },
         initial_user_namespace: read("/proc/self/uid_map").map(|map| parse::maps_everybody(&map)),
         container: container(),
         seccomp_actions: read("/proc/sys/kernel/seccomp/actions_avail")

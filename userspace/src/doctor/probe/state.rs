@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::geteuid;
@@ -29,8 +29,23 @@ fn folder(path: &Path) -> Seen<Option<Folder>> {
             owner: meta.uid(),
             expected: geteuid().as_raw(),
             mode: meta.mode() & 0o7777,
+            exposed: exposed(path),
         })),
     }
+}
+
+/// The nearest folder above that belongs to somebody else than root or this user, or that others
+/// may write and that is not sticky.
+fn exposed(path: &Path) -> Option<PathBuf> {
+    let path = fs::canonicalize(path).ok()?;
+    let me = geteuid().as_raw();
+    let open = |above: &&Path| {
+        fs::metadata(above).is_ok_and(|m| {
+            let others = m.mode() & 0o022 != 0 && m.mode() & 0o1000 == 0;
+            others || (m.uid() != 0 && m.uid() != me)
+        })
+    };
+    path.ancestors().skip(1).find(open).map(Path::to_owned)
 }
 
 /// The room where the folder is, or would be.
@@ -70,4 +85,33 @@ fn audit(state: &Path) -> Seen<Log> {
         journals: report.journals,
         first: first.map(|f| format!("{}: {}", f.journal, f.what)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_folder_that_others_may_replace_is_exposed() {
+        let dir = tempfile::tempdir().unwrap();
+        let above = fs::canonicalize(dir.path()).unwrap();
+        let state = above.join("a/state");
+        fs::create_dir_all(&state).unwrap();
+        for (mode, found) in [(0o700, None), (0o755, None), (0o1777, None), (0o777, Some(&above))] {
+            fs::set_permissions(&above, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(exposed(&state).as_ref(), found, "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn an_absent_folder_has_the_room_of_what_is_above() {
+        let dir = tempfile::tempdir().unwrap();
+        let absent = dir.path().join("not/there");
+        let found = probe(&absent);
+        assert_eq!((found.folder, found.audit), (Ok(None), Ok(Log::None)));
+        assert!(found.space.is_ok_and(|s| s.bytes > 0));
+        assert!(!absent.exists());
+    }
 }
