@@ -124,6 +124,8 @@ pub struct Programs {
     pub proven: Seen<Result<(usize, bool), String>>,
     pub link_update: Seen<Result<(), String>>,
     pub unix_connect: Seen<bool>,
+    /// A program for an LSM hook on a cgroup was loaded, or why not.
+    pub lsm_cgroup: Seen<Result<(), String>>,
 }
 
 /// Switches and lists of the kernel. None: the kernel has no such switch.

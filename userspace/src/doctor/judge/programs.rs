@@ -68,6 +68,14 @@ const UNIX: Topic = Topic {
     why: "an optional hook on connections to Unix sockets",
 };
 
+const LSM: Topic = Topic {
+    id: "lsm_cgroup",
+    name: "LSM programs on cgroups",
+    promises: &[Promise::P1],
+    essential: false,
+    why: "optional hooks that refuse sockets of families that the others do not see",
+};
+
 pub(super) fn judge(p: &Programs) -> Vec<Finding> {
     let map = |there: &bool, since: &str| {
         if *there { ok("yes") } else { fail(format!("the kernel has none ({since})")).fix(KERNEL) }
@@ -97,8 +105,13 @@ pub(super) fn judge(p: &Programs) -> Vec<Finding> {
                  that is governed where it stands reaches Unix sockets as its user may",
             )
         }),
+        LSM.works(&p.lsm_cgroup, "can be loaded", |why| warn(why).means(WITHOUT_LSM)),
     ]
 }
+
+/// What it means that there are no LSM hooks.
+pub(super) const WITHOUT_LSM: &str = "`egret run` refuses such sockets by seccomp and does not need them; a group that is governed \
+     where it stands can open AF_PACKET with CAP_NET_RAW, and AF_VSOCK";
 
 const KERNEL: &str = "Linux 5.15 or RHEL 9.2, or newer";
 

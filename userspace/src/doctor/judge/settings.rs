@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::super::facts::Settings;
 use super::super::finding::{Finding, Promise};
+use super::programs::WITHOUT_LSM;
 use super::{Topic, Verdict, ok, unknown, warn};
 
 const JIT: Topic = Topic {
@@ -29,10 +30,10 @@ const LOCKDOWN: Topic = Topic {
 };
 const LSM: Topic = Topic {
     id: "lsm",
-    name: "LSM hooks for BPF",
+    name: "security modules",
     promises: &[Promise::P1],
     essential: false,
-    why: "optional hooks that refuse sockets of families that cgroup hooks do not see",
+    why: "without `bpf` among them LSM programs load and never run",
 };
 const BPFFS: Topic = Topic {
     id: "bpffs",
@@ -141,13 +142,10 @@ fn lockdown(text: Option<&str>) -> Verdict {
 fn lsm(list: &[String]) -> Verdict {
     let active = list.join(", ");
     if list.iter().any(|l| l == "bpf") {
-        return ok(format!("active ({active})"));
+        return ok(format!("`bpf` is among {active}"));
     }
     warn(format!("`bpf` is not among {active}"))
-        .means(
-            "`egret run` refuses such sockets by seccomp and does not need it; a group that is \
-             governed where it stands can open AF_PACKET with CAP_NET_RAW, and AF_VSOCK",
-        )
+        .means(WITHOUT_LSM)
         .fix("boot with `bpf` in lsm= (see /sys/kernel/security/lsm for the rest of the list)")
 }
 

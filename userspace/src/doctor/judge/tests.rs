@@ -40,6 +40,7 @@ fn good() -> Facts {
             proven: Ok(Ok((14, true))),
             link_update: Ok(Ok(())),
             unix_connect: Ok(true),
+            lsm_cgroup: Ok(Ok(())),
         },
         settings: Settings {
             jit: Ok(Some(1)),
@@ -258,6 +259,7 @@ fn what_is_weaker_is_a_warning() {
         ),
         (|f| f.programs.link_update = Ok(Err("EINVAL".to_owned())), "link_update", Warn, "EINVAL"),
         (|f| f.programs.unix_connect = Ok(false), "connect_unix", Warn, "6.7"),
+        (|f| f.programs.lsm_cgroup = Ok(Err("EPERM".to_owned())), "lsm_cgroup", Warn, "EPERM"),
         (|f| f.settings.jit = Ok(Some(0)), "jit", Warn, "off"),
         (|f| f.settings.unprivileged_bpf = Ok(Some(0)), "unprivileged_bpf", Warn, "allowed"),
         (|f| f.settings.lsm = Ok(vec!["capability".to_owned()]), "lsm", Warn, "capability"),

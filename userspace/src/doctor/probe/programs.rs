@@ -1,11 +1,13 @@
 //! BPF in this kernel: what it knows, and whether egret's own programs load and fire.
 
+use std::error::Error as _;
 use std::io;
 use std::path::Path;
 
 use agent_ebpf::abi::Hook;
 use aya::maps::MapType;
-use aya::sys::is_map_supported;
+use aya::programs::{LsmAttachType, ProgramType};
+use aya::sys::{is_map_supported, is_program_supported};
 
 use super::super::facts::{Loaded, NotSeen, Programs, Seen};
 use super::super::parse;
@@ -49,6 +51,7 @@ pub(super) fn probe(bench: Option<&Bench>, root: bool) -> Programs {
         loaded,
         proven: ready.clone().map(|(kernel, bench)| prove(kernel, bench)),
         link_update: ready.map(|(kernel, bench)| update(kernel, bench)),
+        lsm_cgroup: usable.clone().map(|()| lsm_cgroup()),
         unix_connect: usable.and_then(|()| unix_connect.map_err(|e| NotSeen::Error(e.to_string()))),
         syscall,
     }
@@ -68,6 +71,18 @@ fn syscall(least: &io::Result<bool>, root: bool) -> Seen<Result<(), String>> {
 
 fn knows(kind: MapType) -> Seen<bool> {
     is_map_supported(kind).map_err(|e| NotSeen::Error(e.to_string()))
+}
+
+/// Tries to load one. That the list of security modules names `bpf` is not enough.
+fn lsm_cgroup() -> Result<(), String> {
+    match is_program_supported(ProgramType::Lsm(LsmAttachType::Cgroup)) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err("the kernel has none (Linux 6.0)".to_owned()),
+        Err(e) => Err(match e.source() {
+            Some(cause) => format!("{e}: {cause}"),
+            None => e.to_string(),
+        }),
+    }
 }
 
 fn refused(error: &KernelError) -> Loaded {
