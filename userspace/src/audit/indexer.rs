@@ -1,15 +1,21 @@
 //! Keeps the store near the journals while a writer runs: one thread that wakes on a timer, never
-//! for a record. Short sessions end before its first turn and leave the work to the next search.
+//! for a record. Short sessions end before its first turn and leave the work to the next search, and
+//! so does a session that writes records faster than the thread may take them: a record costs more
+//! to index than a request costs to pass on, and requests come first.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::layout::Layout;
 use super::store::Store;
 
 /// Between two rounds, and before the first.
 const EVERY: Duration = Duration::from_secs(2);
+
+/// The time of a round; the batch that is at hand then is its last. One core spends a fortieth of
+/// its time here at most, and some 1000 records a second are taken.
+const ROUND: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 pub(super) struct Indexer {
@@ -48,7 +54,9 @@ fn run(layout: &Layout, stopped: &Receiver<()>) {
             });
         }
         let Some(open) = &store else { continue };
-        let stop = || stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Disconnected);
+        let began = Instant::now();
+        let stop =
+            || began.elapsed() > ROUND || stopped.try_recv() == Err(TryRecvError::Disconnected);
         if let Err(e) = open.catch_up(stop) {
             tracing::warn!("the audit store fell behind: {e}");
             store = None;

@@ -23,7 +23,7 @@ use super::timestamp::Timestamp;
 /// Changed when keys or values change; another number means: rebuild.
 const FORMAT: u8 = 1;
 /// Records per batch.
-const BATCH: usize = 1000;
+const BATCH: usize = 500;
 /// sled's page cache, in bytes: the journals are in the system's cache already.
 const CACHE: u64 = 8 << 20;
 

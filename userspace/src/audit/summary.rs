@@ -99,10 +99,14 @@ impl Counters {
 }
 
 /// A name that was answered is no egress, and one that no rule could allow is counted when it is
-/// dialled; of DNS only what was refused for its own sake counts.
+/// dialled; of DNS only what was refused for its own sake counts. UDP to a name is what resolvers
+/// do to sort addresses and HTTP/3 clients before they fall back: in the log, not in the summary.
 fn column(r: &Record) -> Option<Column> {
-    if r.event == Event::Dns && matches!(r.reason, None | Some(Reason::NameNotAllowed)) {
-        return None;
+    let named = r.destination.as_ref().is_some_and(|d| d.host.is_some());
+    match (r.event, r.reason) {
+        (Event::Dns, None | Some(Reason::NameNotAllowed)) => return None,
+        (Event::KernelDeny, Some(Reason::UdpRefused)) if named => return None,
+        _ => {}
     }
     match r.decision {
         Decision::Allow => Some(Column::Allowed),

@@ -5,6 +5,7 @@ mod check;
 mod doctor;
 mod explain;
 mod generate;
+mod log;
 mod output;
 mod run;
 mod state;
@@ -70,6 +71,7 @@ pub fn main() -> ExitCode {
         return code;
     }
     let cli = Cli::parse();
+    log::init();
     let state = cli.state.unwrap_or_else(state::default_dir);
     match cli.command {
         Command::Run(args) => run::run(args, &state),

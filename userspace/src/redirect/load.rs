@@ -17,7 +17,7 @@ use aya::maps::MapData;
 use aya_obj::{EbpfSectionKind, Object};
 
 use super::ebpf::{KernelError, KernelOptions, attach_type};
-use crate::sys::bpf::{self, NewProgram};
+use crate::sys::bpf::{self, Functions, NewProgram};
 
 /// The programs, compiled from `agent-ebpf` and embedded.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/egret.bpf.o"));
@@ -35,7 +35,8 @@ pub(super) struct Loaded {
 /// Makes every map and loads every program.
 pub(super) fn load(options: &KernelOptions) -> Result<Loaded, KernelError> {
     let mut object = Object::parse(OBJECT).map_err(failed)?;
-    let maps = make_maps(&mut object, options)?;
+    let types = load_types(&mut object)?;
+    let maps = make_maps(&mut object, types.as_ref(), options)?;
     let sections = object.functions.keys().map(|(section, _)| *section).collect();
     let made = maps
         .iter()
@@ -43,9 +44,19 @@ pub(super) fn load(options: &KernelOptions) -> Result<Loaded, KernelError> {
     object.relocate_maps(made, &sections).map_err(failed)?;
     object.relocate_calls(&sections).map_err(failed)?;
     object.sanitize_functions(aya::features());
-    let programs = load_programs(&object)?;
+    let programs = load_programs(&object, types.as_ref())?;
     let maps = maps.into_iter().map(|(name, made)| (name, made.map)).collect();
     Ok(Loaded { maps, programs })
+}
+
+/// Gives the object's types to the kernel: socket storage must name those of its key and value, and
+/// functions theirs.
+fn load_types(object: &mut Object) -> Result<Option<OwnedFd>, KernelError> {
+    let types = match aya::features().btf() {
+        Some(features) => object.fixup_and_sanitize_btf(features).map_err(failed)?,
+        None => None,
+    };
+    types.map(|btf| bpf::load_types(&btf.to_bytes())).transpose().map_err(failed)
 }
 
 /// A map in the kernel, and as the object defines it.
@@ -56,14 +67,9 @@ struct Made {
 
 fn make_maps(
     object: &mut Object,
+    types: Option<&OwnedFd>,
     options: &KernelOptions,
 ) -> Result<HashMap<String, Made>, KernelError> {
-    // Socket storage must name the types of its key and value.
-    let types = match aya::features().btf() {
-        Some(features) => object.fixup_and_sanitize_btf(features).map_err(failed)?,
-        None => None,
-    };
-    let types = types.map(|btf| bpf::load_types(&btf.to_bytes())).transpose().map_err(failed)?;
     let mut made = HashMap::new();
     for (name, mut definition) in object.maps.drain() {
         if let ("FLOWS", Some(max)) = (name.as_str(), options.max_flows) {
@@ -71,7 +77,7 @@ fn make_maps(
         }
         let pin = options.pin_dir.as_ref().filter(|_| PINNED.contains(&name.as_str()));
         let pin = pin.map(|dir| dir.join(&name));
-        let map = make_map(&name, &definition, types.as_ref(), pin)?;
+        let map = make_map(&name, &definition, types, pin)?;
         made.insert(name, Made { map, definition });
     }
     Ok(made)
@@ -101,12 +107,15 @@ fn make_map(
 }
 
 /// Every core takes some of the programs to the verifier.
-fn load_programs(object: &Object) -> Result<Vec<(Hook, OwnedFd)>, KernelError> {
+fn load_programs(
+    object: &Object,
+    types: Option<&OwnedFd>,
+) -> Result<Vec<(Hook, OwnedFd)>, KernelError> {
     let workers = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(4);
     let mut loaded = thread::scope(|scope| {
         let worker = |first: usize| {
             let mine = Hook::ALL.iter().skip(first).step_by(workers);
-            mine.map(|hook| Ok((*hook, load_program(object, *hook)?)))
+            mine.map(|hook| Ok((*hook, load_program(object, types, *hook)?)))
                 .collect::<Result<Vec<_>, _>>()
         };
         let running: Vec<_> =
@@ -121,17 +130,24 @@ fn load_programs(object: &Object) -> Result<Vec<(Hook, OwnedFd)>, KernelError> {
     Ok(loaded)
 }
 
-fn load_program(object: &Object, hook: Hook) -> Result<OwnedFd, KernelError> {
+fn load_program(
+    object: &Object,
+    types: Option<&OwnedFd>,
+    hook: Hook,
+) -> Result<OwnedFd, KernelError> {
     let missing = KernelError::Missing(hook.name());
     let Some(program) = object.programs.get(hook.name()) else { return Err(missing) };
     let Some(function) = object.functions.get(&program.function_key()) else { return Err(missing) };
     let (kind, expected_attach) = kind(hook);
+    let records = function.func_info.func_info_bytes();
+    let size = u32::try_from(function.func_info_rec_size).unwrap_or_default();
     let new = NewProgram {
         kind,
         expected_attach,
         name: hook.name(),
         license: &program.license,
         instructions: &function.instructions,
+        functions: types.map(|t| Functions { types: t.as_fd(), records: &records, size }),
     };
     bpf::load_program(&new).map_err(|(source, log)| KernelError::Program {
         program: hook.name(),

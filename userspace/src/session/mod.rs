@@ -78,6 +78,19 @@ pub struct Finished {
 /// Nothing of the command has run, or everything has been ended; nothing is left behind.
 pub fn run(options: &Options, ended: impl FnOnce(ExitStatus)) -> Result<Finished, SessionError> {
     let prepared = Prepared::new(options)?;
+    let result = enclosed(options, &prepared, ended);
+    if let Err(error) = &result {
+        prepared.close(&error.to_string()); // the log says why nothing ran
+    }
+    result
+}
+
+/// The part of [`run`] that changes the system; what it changed is back when it returns.
+fn enclosed(
+    options: &Options,
+    prepared: &Prepared,
+    ended: impl FnOnce(ExitStatus),
+) -> Result<Finished, SessionError> {
     let keys = Keys::begin(&prepared.session);
     let enclosure = Enclosure::raise(&prepared.session)?;
     let keys = keys.finish()?;
@@ -86,18 +99,11 @@ pub fn run(options: &Options, ended: impl FnOnce(ExitStatus)) -> Result<Finished
         .thread_name("egret")
         .build()
         .map_err(|source| SessionError::Io { doing: "start the runtime", source })?;
-    let served = Served::start(&runtime, &prepared, &enclosure, keys.leaves)?;
-    let spec = world::spec(options, &prepared, &enclosure, keys.trust)?;
-    let child = match contain::spawn(spec) {
-        Ok(child) => child,
-        Err(error) => {
-            prepared.close(&error.to_string());
-            return Err(error.into());
-        }
-    };
+    let served = Served::start(&runtime, prepared, &enclosure, keys.leaves)?;
+    let child = contain::spawn(world::spec(options, prepared, &enclosure, keys.trust)?)?;
     keys::warm();
     let waited = child.wait(ended);
-    served.stop(&runtime, &prepared);
+    served.stop(&runtime, prepared);
     let status = waited.map_err(|source| SessionError::Io { doing: "wait", source })?;
     let finished = Finished {
         status,

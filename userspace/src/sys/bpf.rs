@@ -48,6 +48,11 @@ struct ProgLoadAttr {
     prog_name: [u8; 16],
     prog_ifindex: u32,
     expected_attach_type: u32,
+    prog_btf_fd: u32,
+    func_info_rec_size: u32,
+    func_info: u64,
+    func_info_cnt: u32,
+    pad: u32,
 }
 
 /// `attr` of BPF_BTF_LOAD.
@@ -227,6 +232,20 @@ pub struct NewProgram<'a> {
     pub name: &'a str,
     pub license: &'a CStr,
     pub instructions: &'a [bpf_insn],
+    /// Absent where the kernel takes no types; then it takes every function for a static one.
+    pub functions: Option<Functions<'a>>,
+}
+
+/// Which types the functions of a program have. The verifier walks a global function once, instead
+/// of once for every way that leads to it.
+#[derive(Clone, Copy, Debug)]
+pub struct Functions<'a> {
+    /// What [`load_types`] returned.
+    pub types: BorrowedFd<'a>,
+    /// `struct bpf_func_info`, one after the other.
+    pub records: &'a [u8],
+    /// The size of one.
+    pub size: u32,
 }
 
 /// Room for what the verifier says of a program that it refuses.
@@ -245,6 +264,15 @@ pub fn load_program(new: &NewProgram<'_>) -> Result<OwnedFd, (io::Error, String)
         expected_attach_type: new.expected_attach,
         ..ProgLoadAttr::default()
     };
+    if let Some(functions) = new.functions
+        && functions.size > 0
+    {
+        attr.prog_btf_fd = raw(functions.types);
+        attr.func_info_rec_size = functions.size;
+        attr.func_info = functions.records.as_ptr() as u64;
+        attr.func_info_cnt =
+            u32::try_from(functions.records.len()).unwrap_or(u32::MAX) / functions.size;
+    }
     for (to, from) in attr.prog_name[..15].iter_mut().zip(new.name.bytes()) {
         *to = from;
     }

@@ -100,6 +100,7 @@ pub fn has_unix_connect() -> io::Result<bool> {
             name: "egret_probe",
             license: c"GPL",
             instructions: &allow,
+            functions: None,
         };
         bpf::load_program(&new).map(drop).map_err(|(error, _)| error)
     };
