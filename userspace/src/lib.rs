@@ -23,6 +23,7 @@ pub mod tls; // 4. open it // 8. write it down, once
 pub mod config; // beside the flow: as written -> checked
 pub mod contain; // beside the flow: how `run` starts a command that has nowhere else to go
 pub mod dns; // beside the flow: names inside the agent's world
+pub mod doctor; // beside the flow: what this machine can and cannot keep
 pub mod secrets; // beside the flow: SecretRef -> Secret
 pub mod session; // beside the flow: the assembly of one `run`
 pub mod shutdown; // beside the flow: drain as a value

@@ -2,6 +2,7 @@
 
 mod audit;
 mod check;
+mod doctor;
 mod explain;
 mod generate;
 mod log;
@@ -54,6 +55,8 @@ pub(crate) enum Command {
     Test(test::Args),
     /// Query, verify and export the audit log
     Audit(audit::Args),
+    /// Say what this machine lets egret promise, and what to do about the rest
+    Doctor(doctor::Args),
     /// Print a shell's completions
     Completions(generate::CompletionsArgs),
     /// Print the man page
@@ -76,6 +79,7 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Audit(args) => audit::run(args, &state),
+        Command::Doctor(args) => doctor::run(&args, &state),
         Command::Completions(args) => generate::completions(&args),
         Command::Man => generate::man(),
     }

@@ -119,6 +119,14 @@ impl Resolver {
         Self { source, loaded: Mutex::new(None) }
     }
 
+    /// Whether the configuration can be used; asks no server.
+    ///
+    /// # Errors
+    /// [`ResolveError::Config`].
+    pub fn check(&self) -> Result<(), ResolveError> {
+        self.current(Instant::now()).map(drop)
+    }
+
     /// The addresses of `host`, at least one, IPv4 before IPv6, in the order of the answers. A
     /// name in the hosts file has those addresses and no others.
     ///

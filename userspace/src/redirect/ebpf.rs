@@ -345,7 +345,7 @@ impl Kernel {
 }
 
 /// The kernel's number of each hook (`enum bpf_attach_type` in include/uapi/linux/bpf.h).
-pub(super) const fn attach_type(hook: Hook) -> u32 {
+pub(crate) const fn attach_type(hook: Hook) -> u32 {
     match hook {
         Hook::Egress => 1,
         Hook::SockCreate => 2,

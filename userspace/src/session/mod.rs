@@ -138,6 +138,7 @@ impl Prepared {
         let operator = Operator::current();
         let credentials =
             CredentialSet::activate(&options.policy, &operator).map_err(SessionError::Secrets)?;
+        lock_in_memory(&credentials);
         let session = SessionId::random();
         let name = options.name.as_deref().unwrap_or(&options.policy.name);
         let link = AgentLink {
@@ -164,6 +165,16 @@ impl Prepared {
         let last = Draft::note(Event::SessionEnd).agent(&self.agent).message(how);
         if let Err(error) = self.audit.close_with(last) {
             tracing::error!(%error, "the audit log could not be closed");
+        }
+    }
+}
+
+/// Keeps the secrets out of swap and core dumps. A limit on locked memory is no reason not to run:
+/// egret is not dumpable, and `egret doctor` warns of swap.
+fn lock_in_memory(credentials: &CredentialSet) {
+    for credential in credentials.all() {
+        if let Err(error) = crate::sys::memory::guard(credential.secret.expose()) {
+            tracing::warn!(%error, "a secret could not be locked in memory");
         }
     }
 }

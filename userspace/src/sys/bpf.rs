@@ -89,8 +89,8 @@ struct LinkUpdateAttr {
 
 pub(super) fn bpf<T>(command: u32, attr: &mut T) -> io::Result<i32> {
     // SAFETY: `attr` is a live structure whose size is passed; the pointers in it come from
-    // borrows that outlive this call. The kernel writes only through `value` of the lookups
-    // and `log_buf`, which point to buffers of the size that it is told.
+    // borrows that outlive this call. The kernel writes only through `value` of the lookups,
+    // `prog_ids` of the query and `log_buf`, which point to buffers of the size that it is told.
     let ret = unsafe {
         libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>() as u32)
     };

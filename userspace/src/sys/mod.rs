@@ -2,6 +2,7 @@
 
 pub mod bpf;
 pub mod bpf_object;
+pub mod bpf_query;
 pub mod probe;
 pub mod sock_diag;
 pub mod socket;
