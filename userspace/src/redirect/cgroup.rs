@@ -26,6 +26,8 @@ use owner::Owner;
 
 /// The folder, below the root of the hierarchy, that holds the sessions' groups.
 const PARENT: &str = "egret";
+/// How often the parent may vanish between its making and its use.
+const CONTENDERS: usize = 100;
 /// How long a killed group may take to become empty.
 const DEATH: Duration = Duration::from_secs(5);
 
@@ -71,14 +73,24 @@ impl Hierarchy {
     /// When this process may not make it.
     pub fn create(&self, session: &SessionId) -> Result<Cgroup, CgroupError> {
         let parent = self.root.join(PARENT);
-        match fs::create_dir(&parent) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(io_error(&parent)(e)),
-            _ => {}
-        }
         let owner = Owner::current().map_err(io_error("/proc/self"))?;
         let path = parent.join(owner.name(&session.0));
-        fs::create_dir(&path).map_err(io_error(&path))?;
-        Cgroup::open(path, true)
+        for _ in 1..CONTENDERS {
+            match fs::create_dir(&parent) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(io_error(&parent)(e));
+                }
+                _ => {}
+            }
+            // The last session to end takes the parent with it, perhaps just now.
+            match fs::create_dir(&path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                made => {
+                    return made.map_err(io_error(&path)).and_then(|()| Cgroup::open(path, true));
+                }
+            }
+        }
+        Err(io_error(&path)(io::ErrorKind::NotFound.into()))
     }
 
     /// Opens a group that exists, and leaves it as it is when the value is dropped.
@@ -256,7 +268,11 @@ impl Cgroup {
         each_below(&self.path, &mut |group| match fs::remove_dir(group) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_error(group)(e)),
             _ => Ok(()),
-        })
+        })?;
+        if let Some(parent) = self.path.parent().filter(|p| p.ends_with(PARENT)) {
+            let _ = fs::remove_dir(parent); // refused while it holds another session
+        }
+        Ok(())
     }
 
     /// This group, those above it and those below it.
