@@ -15,6 +15,9 @@ use super::scene::{Place, Scene};
 use super::{Probe, Setup, Who};
 use crate::fixtures::{Egret, Running};
 
+/// For a whole batch on an emulated CPU.
+const LIMIT: Duration = Duration::from_secs(900);
+
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 /// What is to be run, and where.
@@ -32,13 +35,16 @@ impl Batch<'_> {
         let number = COUNT.fetch_add(1, Ordering::SeqCst);
         let place = Place { inside: self.inside, who: self.who, number };
         let plan = self.plan(&place)?;
-        self.settle();
+        self.scene.side(self.inside).link.forget();
         let host_before = self.scene.host.reached();
-        let knocking = (self.setup == Setup::Knocked).then(|| self.scene.knock());
-        let ended = Running::start(self.command(&plan))?.wait()?;
+        let knocking = (self.setup == Setup::Knocked).then(|| self.scene.knock(self.inside));
+        let ended = Running::start(self.command(&plan))?.wait_within(LIMIT)?;
         drop(knocking);
         let host_reached = self.scene.host.reached() > host_before;
-        let packets = self.scene.link.capture();
+        let mut packets = self.scene.side(self.inside).link.capture();
+        if self.setup == Setup::Knocked {
+            packets.clear(); // the machine's refusals to whoever knocks
+        }
         let lines: Vec<Value> =
             ended.stdout.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
         ensure!(
@@ -83,17 +89,6 @@ impl Batch<'_> {
         Ok(seen)
     }
 
-    /// Wait until nothing of an earlier batch is on its way any more.
-    fn settle(&self) {
-        for _ in 0..20 {
-            self.scene.link.forget();
-            std::thread::sleep(Duration::from_millis(100));
-            if self.scene.link.capture().is_empty() {
-                return;
-            }
-        }
-    }
-
     fn plan(&self, place: &Place) -> Result<String> {
         let items: Result<Vec<Value>> = self
             .probes
@@ -120,7 +115,7 @@ impl Batch<'_> {
         let words = ["python3", &runner, plan, &settle, &patience];
         let uid = self.who.uid().to_string();
         if !self.inside {
-            let mut command = around(scene, &uid);
+            let mut command = around(scene, false, &uid);
             command.args(words).current_dir("/");
             command.env("ATTACK_TIMEOUT", scene.timeout.to_string());
             return command;
@@ -132,7 +127,7 @@ impl Batch<'_> {
 /// `egret run …` in these surroundings.
 pub(super) fn wrapped(scene: &Scene, egret: &Egret<'_>, words: &[&str]) -> Command {
     let inner = egret.command(words);
-    let mut command = around(scene, "-");
+    let mut command = around(scene, true, "-");
     command.arg(inner.get_program()).args(inner.get_args());
     for (name, value) in inner.get_envs() {
         if let Some(value) = value {
@@ -144,11 +139,12 @@ pub(super) fn wrapped(scene: &Scene, egret: &Egret<'_>, words: &[&str]) -> Comma
 }
 
 /// A mount namespace in which the resolver is the test's, with a socket from before as fd 9.
-fn around(scene: &Scene, uid: &str) -> Command {
+fn around(scene: &Scene, inside: bool, uid: &str) -> Command {
+    let link = &scene.side(inside).link;
     let mut command = Command::new("unshare");
     command.args(["-m", "python3"]).arg(scene.world.path("attack_around.py"));
     command.arg(scene.world.path("resolv.conf"));
-    command.arg(scene.link.far4.to_string()).arg(scene.link.canary4.udp.port().to_string());
+    command.arg(link.far4.to_string()).arg(link.canary4.udp.port().to_string());
     command.arg(uid);
     command
 }

@@ -133,26 +133,31 @@ pub fn run(bench: &Bench, wanted: &[u8], json: bool) -> Result<bool> {
 /// All probes in all places, then the specials.
 fn play(scene: &Scene, chosen: &[&Attack]) -> Result<Findings> {
     let mut findings: Findings = BTreeMap::new();
-    for setup in [Setup::Plain, Setup::Uring, Setup::Knocked] {
-        let probes: Vec<&Probe> = chosen
-            .iter()
-            .flat_map(|a| a.probes)
-            .filter(|p| p.setup == setup && (!p.needs_ipv6 || scene.has_ipv6))
-            .collect();
-        if probes.is_empty() {
-            continue;
-        }
-        let mut controls = BTreeMap::new();
+    let batches: Vec<(Setup, Vec<&Probe>)> = [Setup::Plain, Setup::Uring, Setup::Knocked]
+        .into_iter()
+        .map(|setup| {
+            let all = chosen.iter().flat_map(|a| a.probes);
+            let here = |p: &&Probe| p.setup == setup && (!p.needs_ipv6 || scene.has_ipv6);
+            (setup, all.filter(here).collect::<Vec<_>>())
+        })
+        .filter(|(_, probes)| !probes.is_empty())
+        .collect();
+    let mut controls = BTreeMap::new();
+    scene.lead(false)?;
+    for (setup, probes) in &batches {
         for who in Who::ALL {
-            let batch = Batch { scene, probes: &probes, setup, who, inside: false };
-            controls.insert(who, batch.run().context("the controls")?);
+            let batch = Batch { scene, probes, setup: *setup, who, inside: false };
+            controls.insert((*setup, who), batch.run().context("the controls")?);
         }
+    }
+    scene.lead(true)?;
+    for (setup, probes) in &batches {
         for who in Who::ALL {
-            let batch = Batch { scene, probes: &probes, setup, who, inside: true };
+            let batch = Batch { scene, probes, setup: *setup, who, inside: true };
             let inside = batch.run().with_context(|| format!("inside, as {who:?}"))?;
-            for probe in &probes {
+            for probe in probes {
                 let by = if probe.by_root { Who::Root } else { who };
-                let control = controls.get(&by).and_then(|c| c.get(probe.id));
+                let control = controls.get(&(*setup, by)).and_then(|c| c.get(probe.id));
                 let outcome = judge::outcome(probe, who, control, inside.get(probe.id));
                 findings.insert((probe.id, who), outcome);
             }

@@ -17,11 +17,12 @@ use anyhow::{Context, Result, bail};
 
 use super::nameserver::Nameserver;
 use super::{Setup, Who};
+use crate::fixtures::agent::eventually;
 use crate::fixtures::canary::Canary;
 use crate::fixtures::link::{Link, ip, within};
 use crate::fixtures::pki::Pki;
 use crate::fixtures::upstream::Upstream;
-use crate::fixtures::{Bench, Egret, World};
+use crate::fixtures::{Bench, Egret, Running, World};
 use crate::needs::Need;
 
 const FILES: &[(&str, &str)] = &[
@@ -58,19 +59,44 @@ impl Place {
     }
 }
 
-/// Fields are dropped in order: what names the link's namespace goes before it.
+/// A link of its own for the controls and another for the attacks: what is left of the first, late
+/// answers among it, is never counted for the second. Fields are dropped in order.
+pub(super) struct Side {
+    victims: Vec<(Who, Victim)>,
+    _nameserver: Nameserver,
+    pub(super) link: Link,
+    far_scoped: String,
+    index: u32,
+}
+
+impl Side {
+    fn new(has_ipv6: bool) -> Result<Self> {
+        let link = Link::up()?;
+        if has_ipv6 {
+            settled(&link)?;
+        }
+        let nameserver = nameserver(&link, has_ipv6)?;
+        let mut victims = Vec::new();
+        for who in Who::ALL {
+            victims.push((who, Victim::start(who, &link)?));
+        }
+        let far_scoped = scoped(&link).filter(|_| has_ipv6).unwrap_or_else(|| "fe80::1".into());
+        let index = nix::net::if_::if_nametoindex(link.device.as_str())?;
+        Ok(Self { victims, _nameserver: nameserver, link, far_scoped, index })
+    }
+}
+
+/// Fields are dropped in order.
 pub(super) struct Scene {
     pub(super) world: World,
     policy: PathBuf,
     others: Vec<(&'static str, Upstream)>,
     services: Vec<Service>,
-    victims: Vec<(Who, Victim)>,
     /// On every address of the host.
     pub(super) host: Canary,
-    _nameserver: Nameserver,
-    pub(super) link: Link,
-    far_scoped: String,
-    index: u32,
+    outside: Side,
+    inside: Side,
+    _pings: PingGroups,
     pub(super) has_ipv6: bool,
     /// Seconds: what a probe waits for an answer, between two probes, and for a probe.
     pub(super) timeout: f64,
@@ -84,9 +110,7 @@ impl Scene {
         for (name, text) in FILES {
             world.write(name, text)?;
         }
-        let link = Link::up()?;
         let has_ipv6 = Need::Ipv6.is_met();
-        let nameserver = routes(&link, has_ipv6)?;
         world.write(
             "resolv.conf",
             &format!("nameserver {RESOLVER}\noptions attempts:1 timeout:1\n"),
@@ -107,30 +131,44 @@ impl Scene {
             if has_ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
         let host = Canary::start(any, 0)?;
         let services = services(&world);
-        let mut victims = Vec::new();
-        for who in Who::ALL {
-            victims.push((who, Victim::start(who, &link)?));
-        }
-        let far_scoped = scoped(&link).unwrap_or_else(|| "fe80::1".into());
-        let index = nix::net::if_::if_nametoindex(link.device.as_str())?;
         // An emulated CPU takes ten times as long.
-        let slow = if speed() > Duration::from_millis(150) { 5.0 } else { 1.0 };
+        let slow = if speed() > Duration::from_millis(800) { 5.0 } else { 1.0 };
+        // The state folder is there from now on; and where egret cannot run, it says why here.
+        Running::start(Egret::new(&world, &policy).command(&["true"]))?.wait()?.expect(0)?;
         Ok(Self {
             world,
             policy,
             others,
             services,
-            victims,
             host,
-            _nameserver: nameserver,
-            link,
-            far_scoped,
-            index,
+            outside: Side::new(has_ipv6)?,
+            inside: Side::new(has_ipv6)?,
+            _pings: PingGroups::open(),
             has_ipv6,
             timeout: 0.6 * slow,
             settle: 0.03 * slow,
             patience: 15.0 * slow,
         })
+    }
+
+    /// The side on which a probe runs.
+    pub(super) fn side(&self, inside: bool) -> &Side {
+        if inside { &self.inside } else { &self.outside }
+    }
+
+    /// Lead the lures and the resolver over one side's link; they go with its device.
+    pub(super) fn lead(&self, inside: bool) -> Result<()> {
+        let link = &self.side(inside).link;
+        let (via, resolver) = (link.far4.to_string(), RESOLVER.to_string());
+        for lure in LURES4.iter().copied().chain([resolver.as_str()]) {
+            let route = ["route", "replace", lure, "via", &via, "dev", &link.device];
+            ip(&route)?;
+        }
+        let via = link.far6.to_string();
+        for lure in LURES6.iter().filter(|_| self.has_ipv6) {
+            ip(&["-6", "route", "replace", lure, "via", &via, "dev", &link.device])?;
+        }
+        Ok(())
     }
 
     /// `egret run` with the scene's policy.
@@ -151,7 +189,8 @@ impl Scene {
     /// A word of a probe's arguments.
     pub(super) fn word(&self, word: &str, place: &Place, id: &str) -> Result<String> {
         let Some(name) = word.strip_prefix('$') else { return Ok(word.to_owned()) };
-        let link = &self.link;
+        let side = self.side(place.inside);
+        let link = &side.link;
         if let Some(host) = name.strip_prefix("dial:") {
             return Ok(if place.inside { "-".into() } else { self.upstream(host)?.to_string() });
         }
@@ -172,19 +211,19 @@ impl Scene {
             "udp6" => link.canary6.udp.port().to_string(),
             "broadcast" => Ipv4Addr::from(u32::from(link.far4) + 1).to_string(),
             "dev" => link.device.clone(),
-            "index" => self.index.to_string(),
-            "scoped" => self.far_scoped.clone(),
+            "index" => side.index.to_string(),
+            "scoped" => side.far_scoped.clone(),
             "host" => self.host.tcp.port().to_string(),
             "knocked" => KNOCKED.to_string(),
             "resolver" => RESOLVER.to_string(),
             "mark" => place.mark(id),
             "victim" => {
-                let of = self.victims.iter().find(|(who, _)| *who == place.who);
+                let of = side.victims.iter().find(|(who, _)| *who == place.who);
                 of.context("a victim")?.1.0.id().to_string()
             }
             "policy" => self.policy.display().to_string(),
             "state" => self.world.state().display().to_string(),
-            "egret" => self.world.bench.egret.display().to_string(),
+            "beside-egret" => format!("{}.attack", self.world.bench.egret.display()),
             _ => bail!("the scene has no ${name}"),
         })
     }
@@ -195,10 +234,10 @@ impl Scene {
     }
 
     /// Somebody far away who wants to talk to the agent, until it is dropped.
-    pub(super) fn knock(&self) -> Knocking {
+    pub(super) fn knock(&self, inside: bool) -> Knocking {
         let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, near) = (stop.clone(), self.link.near4);
-        let namespace = self.link.namespace().to_owned();
+        let (stopped, near) = (stop.clone(), self.side(inside).link.near4);
+        let namespace = self.side(inside).link.namespace().to_owned();
         let thread = std::thread::spawn(move || {
             let _ = within(&namespace, move || {
                 let to = SocketAddr::new(near.into(), KNOCKED);
@@ -228,6 +267,27 @@ impl Drop for Knocking {
     }
 }
 
+/// Ping sockets for every group, so that their control can succeed; as it was when dropped.
+struct PingGroups(Option<String>);
+
+const PING_GROUPS: &str = "/proc/sys/net/ipv4/ping_group_range";
+
+impl PingGroups {
+    fn open() -> Self {
+        let before = std::fs::read_to_string(PING_GROUPS).ok();
+        let _ = std::fs::write(PING_GROUPS, "0 2147483647");
+        Self(before)
+    }
+}
+
+impl Drop for PingGroups {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            let _ = std::fs::write(PING_GROUPS, before);
+        }
+    }
+}
+
 /// How long this machine takes to start a Python.
 fn speed() -> Duration {
     let started = std::time::Instant::now();
@@ -235,23 +295,28 @@ fn speed() -> Duration {
     started.elapsed()
 }
 
-/// Lead the lures and the resolver over the link; they go with its device.
-fn routes(link: &Link, has_ipv6: bool) -> Result<Nameserver> {
-    let resolver = RESOLVER.to_string();
-    let (ns, via) = (link.namespace(), link.far4.to_string());
-    ip(&["-n", ns, "addr", "add", &format!("{resolver}/32"), "dev", "lo"])?;
-    // Answers itself, so that nobody waits for a dial that comes through.
-    ip(&["-n", ns, "addr", "add", &format!("{}/32", LURES4[0]), "dev", "lo"])?;
-    for lure in LURES4.iter().copied().chain([resolver.as_str()]) {
-        ip(&["route", "add", &format!("{lure}/32"), "via", &via, "dev", &link.device])?;
+/// The resolver at the far end, and there the lures, which answer that nobody listens.
+fn nameserver(link: &Link, has_ipv6: bool) -> Result<Nameserver> {
+    let (ns, resolver) = (link.namespace(), RESOLVER.to_string());
+    for address in LURES4.iter().copied().chain([resolver.as_str()]) {
+        ip(&["-n", ns, "addr", "add", &format!("{address}/32"), "dev", "lo"])?;
     }
-    if has_ipv6 {
-        let via = link.far6.to_string();
-        for lure in LURES6 {
-            ip(&["-6", "route", "add", &format!("{lure}/128"), "via", &via, "dev", &link.device])?;
-        }
+    for address in LURES6.iter().filter(|_| has_ipv6) {
+        ip(&["-n", ns, "addr", "add", &format!("{address}/128"), "dev", "lo"])?;
     }
     within(ns, || Nameserver::start(RESOLVER.into()))
+}
+
+/// Wait until both ends may use their link-local addresses.
+fn settled(link: &Link) -> Result<()> {
+    let tentative = |args: &[&str]| {
+        let end = ["-6", "-o", "addr", "show", "tentative"];
+        let out = Command::new("ip").args(args).args(end).output();
+        out.is_ok_and(|out| !out.stdout.is_empty())
+    };
+    eventually("the link's addresses are no longer tentative", || {
+        !tentative(&["-n", link.namespace()]) && !tentative(&[])
+    })
 }
 
 /// The link-local address at the far end.

@@ -16,14 +16,13 @@ use crate::fixtures::agent::{Orphans, eventually};
 /// Line 19. An agent that asks an allowed upstream, and beside it one that tries the link, over
 /// and over: nothing of either gets out while egret is stopped, nor after it is killed.
 pub(super) fn stopped_then_killed(scene: &Scene, who: Who) -> Result<Outcome> {
-    let world = &scene.world;
+    let (world, link) = (&scene.world, &scene.side(true).link);
     let path = format!("/beat-uid{}", who.uid());
     let marker = format!("{}-attack-beat-{}", world.name, who.uid());
     let file = world.shared(&marker);
     let _orphans = Orphans(marker);
     let probe = world.probe();
-    let (far, udp, tcp) =
-        (scene.link.far4, scene.link.canary4.udp.port(), scene.link.canary4.tcp.port());
+    let (far, udp, tcp) = (link.far4, link.canary4.udp.port(), link.canary4.tcp.port());
     let script = format!(
         "(while :; do timeout 1 python3 {probe} udp {far} {udp}; timeout 1 python3 {probe} tcp \
          {far} {tcp}; done) >/dev/null 2>&1 & exec python3 {probe} beat {} https://api.test{path}",
@@ -33,7 +32,7 @@ pub(super) fn stopped_then_killed(scene: &Scene, who: Who) -> Result<Outcome> {
     let mut running = Running::start(wrapped(scene, &egret, &["sh", "-c", &script]))?;
     let count = || scene.marks().iter().filter(|m| **m == path).count();
     eventually("the agent gets through", || count() > 0)?;
-    scene.link.forget();
+    link.forget();
     for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
         running.signal(signal)?;
         if signal == Signal::SIGKILL {
@@ -43,7 +42,7 @@ pub(super) fn stopped_then_killed(scene: &Scene, who: Who) -> Result<Outcome> {
         std::thread::sleep(Duration::from_millis(500));
         let before = count();
         std::thread::sleep(Duration::from_secs(2));
-        let (more, packets) = (count() - before, scene.link.packets());
+        let (more, packets) = (count() - before, link.packets());
         if more > 0 || !packets.is_empty() {
             let what = format!("after {signal}: {more} requests, packets {packets:?}");
             return Ok(Outcome::Leaked(what));

@@ -43,6 +43,23 @@ impl Line {
         self.cells.iter().any(|(_, cell)| !cell.leaked.is_empty())
     }
 
+    /// What leaked and what was skipped: probe, users, which of the two, and why.
+    fn remarks(&self) -> Vec<(&'static str, String, &'static str, &str)> {
+        let mut remarks: Vec<(&'static str, String, &'static str, &str)> = Vec::new();
+        for (who, cell) in &self.cells {
+            let uid = format!("uid {}", who.uid());
+            for (what, pairs) in [("LEAKED", &cell.leaked), ("skipped", &cell.skipped)] {
+                for (id, why) in pairs {
+                    match remarks.iter_mut().find(|r| (r.0, r.2, r.3) == (id, what, why)) {
+                        Some(same) => same.1 += &format!(", {uid}"),
+                        None => remarks.push((id, uid.clone(), what, why)),
+                    }
+                }
+            }
+        }
+        remarks
+    }
+
     /// One object on one line.
     pub(super) fn json(&self) -> Value {
         let mut line = json!({
@@ -120,13 +137,8 @@ pub(super) fn text(lines: &[Line]) -> String {
             line.cells.iter().map(|(_, cell)| format!("{:20}", cell.text())).collect();
         text += format!("{:>2}  {title:52}  {}", line.number, cells.join("  ")).trim_end();
         text += "\n";
-        for (who, cell) in &line.cells {
-            let uid = who.uid();
-            for (what, pairs) in [("LEAKED", &cell.leaked), ("skipped", &cell.skipped)] {
-                for (id, why) in pairs {
-                    notes += &format!("{:>2}  {what} {id} as uid {uid}: {why}\n", line.number);
-                }
-            }
+        for (id, uids, what, why) in line.remarks() {
+            notes += &format!("{:>2}  {what} {id} ({uids}): {why}\n", line.number);
         }
     }
     format!("{text}\n{notes}")

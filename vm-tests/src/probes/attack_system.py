@@ -66,9 +66,9 @@ def unshared(host, port):
     return tcp(host, port)
 
 
-def entered(host, port):
-    """In the network namespace of pid 1."""
-    fd = os.open("/proc/1/ns/net", os.O_RDONLY)
+def entered(pid, host, port):
+    """In the network namespace of a process of the host."""
+    fd = os.open(f"/proc/{victim(pid)}/ns/net", os.O_RDONLY)
     check(LIBC.setns(fd, NEWNET))
     return tcp(host, port)
 

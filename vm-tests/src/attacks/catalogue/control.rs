@@ -29,7 +29,7 @@ pub(super) const LINES: &[Attack] = &[
         "the agent editing policy, state, trust, units and egret",
         &[
             probe("policy", "writes", "$policy", Done).by_root().stated_for_root(OWNS),
-            probe("egret", "writes", "$egret", Done).by_root().stated_for_root(OWNS),
+            probe("egret", "creates", "$beside-egret", Done).by_root().stated_for_root(OWNS),
             probe("state", "lists", "$state", Done).by_root(),
             probe("trust", "writes", "/etc/ssl/certs/ca-certificates.crt", Done).by_root(),
             probe("unit", "creates", "/etc/systemd/system/egret-attack.service", Done).by_root(),

@@ -104,7 +104,7 @@ pub(super) const LINES: &[Attack] = &[
             probe("other-cgroup", "other_cgroup", TCP4, Wire),
             probe("nested-cgroup", "nested_cgroup", TCP4, Wire),
             probe("unshare", "unshared", TCP4, Wire),
-            probe("setns", "entered", TCP4, Wire).by_root(),
+            probe("setns", "entered", "$victim $far4 $tcp4", Wire).by_root(),
             probe("sudo", "by_sudo", TCP4, Wire).by_root(),
         ],
     ),
