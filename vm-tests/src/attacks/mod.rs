@@ -8,6 +8,7 @@
 mod batch; // a list of probes, run in one place as one user
 mod catalogue; // what is tried
 mod judge; // pure: from what was seen to a result
+mod machine; // services and processes to aim at
 mod nameserver; // the resolver that the machine and egret are given
 mod scene; // what the attacks are played on
 mod special; // what is no single probe: killing egret, withholding what it needs

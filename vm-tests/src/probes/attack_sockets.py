@@ -1,6 +1,5 @@
 """Attacks by sockets: every way that is known to put a packet on the wire."""
 
-import array
 import ctypes
 import os
 import socket
@@ -340,15 +339,3 @@ def by_unix_socket(path):
     s.settimeout(TIMEOUT)
     s.connect("\0" + path[1:] if path.startswith("@") else path)
     return "done" if s.recv(100).startswith(b"CANARY") else "refused"
-
-
-def passed_fd(path):
-    """A UDP socket, connected to the canary, by SCM_RIGHTS from outside."""
-    s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    s.settimeout(TIMEOUT)
-    s.connect(path)
-    _, about, _, _ = s.recvmsg(10, 64)
-    if not about:
-        raise Missing("nothing was passed")
-    given = array.array("i", about[0][2][:4])
-    return used_fd(given[0])
