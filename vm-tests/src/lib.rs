@@ -6,6 +6,7 @@
 //! egret reaches its target, so a probe that is broken cannot pass for a wall that holds.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool that reports")]
 
+pub mod attacks; // the catalogue of attacks, as a table
 pub mod cases; // what is tested, by subject
 pub mod demo; // one screen for people
 pub mod fixtures; // upstreams, canaries, links, and the driver of `egret run`

@@ -1,6 +1,7 @@
 //! `egret-e2e`: the end-to-end tests and the demo as one binary.
 //!
 //! `egret-e2e [--egret PATH] [FILTER and other options of cargo's tests]` runs the tests;
+//! `egret-e2e attacks [--json] [--only N,N]` plays the catalogue of attacks;
 //! `egret-e2e demo` and `egret-e2e can-run` serve `cargo xtask demo`. The path of egret may also
 //! come from EGRET_BIN.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool that reports")]
@@ -8,9 +9,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::{Context, Result};
 use libtest_mimic::Arguments;
 use vm_tests::fixtures::Bench;
-use vm_tests::{cases, demo};
+use vm_tests::{attacks, cases, demo};
 
 fn main() -> ExitCode {
     let mut args: Vec<String> = std::env::args().collect();
@@ -24,6 +26,7 @@ fn main() -> ExitCode {
     };
     let done = match args.get(1).map(String::as_str) {
         Some("demo") => demo::play(&bench),
+        Some("attacks") => play_attacks(&bench, &args[2..]),
         Some("can-run") => demo::can_run(&bench).map(|()| true),
         _ => {
             let arguments = Arguments::from_iter(args);
@@ -46,6 +49,17 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn play_attacks(bench: &Bench, args: &[String]) -> Result<bool> {
+    let mut wanted = Vec::new();
+    if let Some(at) = args.iter().position(|a| a == "--only") {
+        let numbers = args.get(at + 1).context("--only needs numbers")?;
+        for number in numbers.split(',') {
+            wanted.push(number.parse().with_context(|| format!("{number} is no line"))?);
+        }
+    }
+    attacks::run(bench, &wanted, args.iter().any(|a| a == "--json"))
 }
 
 /// `--egret PATH`, else EGRET_BIN, else the release build of the folder we are in.

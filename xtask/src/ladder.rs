@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::report::{Counts, Row, Table, counts_in};
-use crate::{build, ebpf, host, sh, tidy, vm};
+use crate::{attacks, build, ebpf, host, sh, tidy, vm};
 
 /// What the command line asked for.
 pub(crate) struct Wanted {
@@ -25,6 +25,7 @@ const RUNGS: &[(&str, &str)] = &[
     ("unit", "unit, table and in-memory connection tests; no privileges"),
     ("fuzz", "each fuzz target for ten seconds; needs cargo-fuzz"),
     ("e2e", "the real binary on this kernel; needs root and cgroup v2"),
+    ("attacks", "the catalogue of attacks against the table in SECURITY.md; as e2e"),
     ("vm-6.1", "the same tests under Debian's kernel 6.1"),
     ("vm-6.12", "the same tests under Debian's kernel 6.12"),
 ];
@@ -91,6 +92,7 @@ impl Climb<'_> {
             "tidy" => Ok(self.done(rung, tidy::run(self.workspace)?, started)),
             "fuzz" => self.fuzz(),
             "e2e" => self.e2e(),
+            "attacks" => attacks::rung(self.workspace, &self.log(rung)),
             vm => self.vm(vm.trim_start_matches("vm-")),
         }
     }

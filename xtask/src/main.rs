@@ -4,6 +4,7 @@
 //! test ladder that load kernel programs, and those run inside a VM where the host cannot.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool that reports")]
 
+mod attacks;
 mod build;
 mod demo;
 mod ebpf;
@@ -59,6 +60,24 @@ enum Command {
         #[arg(last = true)]
         args: Vec<String>,
     },
+    /// Play the catalogue of attacks and compare with the table in SECURITY.md
+    Attacks {
+        /// One JSON object per line of the catalogue instead of the table
+        #[arg(long)]
+        json: bool,
+        /// Inside the VM with this kernel: 6.1 or 6.12
+        #[arg(long, value_name = "KERNEL")]
+        vm: Option<String>,
+        /// These lines of the catalogue only
+        #[arg(long, value_name = "N,N", value_delimiter = ',')]
+        only: Vec<u8>,
+        /// Replace the table in SECURITY.md
+        #[arg(long)]
+        write: bool,
+        /// Take the binaries in target/ as they are (on this machine: egret's debug build)
+        #[arg(long)]
+        no_build: bool,
+    },
     /// Show on one screen what egret does to unmodified clients
     Demo {
         /// Run it inside the VM even if this machine could
@@ -92,6 +111,9 @@ fn main() -> ExitCode {
         }
         Command::Vm { action: None, kernel, no_build, args } => {
             vm::e2e(&workspace, &kernel, no_build, &args)
+        }
+        Command::Attacks { json, vm, only, write, no_build } => {
+            attacks::run(&workspace, &attacks::Wanted { json, vm, only, write, no_build })
         }
         Command::Demo { vm } => demo::run(&workspace, vm),
     };

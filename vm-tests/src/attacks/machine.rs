@@ -1,0 +1,123 @@
+//! What stands in for the machine around an agent: services on Unix sockets, processes to aim at,
+//! and a setting without which a control could not succeed. Each is gone, or as it was, when dropped.
+
+use std::io::Write;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::Result;
+
+use super::Who;
+use crate::fixtures::World;
+use crate::fixtures::link::Link;
+
+/// Ping sockets for every group, so that their control can succeed; as it was when dropped.
+pub(super) struct PingGroups(Option<String>);
+
+const PING_GROUPS: &str = "/proc/sys/net/ipv4/ping_group_range";
+
+impl PingGroups {
+    pub(super) fn open() -> Self {
+        let before = std::fs::read_to_string(PING_GROUPS).ok();
+        let _ = std::fs::write(PING_GROUPS, "0 2147483647");
+        Self(before)
+    }
+}
+
+impl Drop for PingGroups {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            let _ = std::fs::write(PING_GROUPS, before);
+        }
+    }
+}
+
+/// A service of the machine on a Unix socket; it answers CANARY to whoever comes.
+pub(super) struct Service {
+    pub(super) name: String,
+    /// What was made for it, innermost first.
+    made: Vec<PathBuf>,
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        for path in &self.made {
+            let _ =
+                if path.is_dir() { std::fs::remove_dir(path) } else { std::fs::remove_file(path) };
+        }
+    }
+}
+
+/// Stand-ins where services listen that resolve or run things for whoever asks.
+pub(super) fn services(world: &World) -> Vec<Service> {
+    let tag = std::process::id();
+    let paths = [
+        format!("/run/egret-attacks-{tag}.sock"),
+        format!("@egret-attacks-{tag}"),
+        world.shared("service.sock").display().to_string(),
+        "/run/nscd/socket".to_owned(),
+        "/run/systemd/resolve/io.systemd.Resolve".to_owned(),
+        "/run/docker.sock".to_owned(),
+        "/run/egret/control.sock".to_owned(),
+    ];
+    paths.into_iter().map(service).collect()
+}
+
+fn service(name: String) -> Service {
+    let mut made = Vec::new();
+    let listener = if let Some(abstract_name) = name.strip_prefix('@') {
+        std::os::unix::net::SocketAddr::from_abstract_name(abstract_name)
+            .and_then(|address| UnixListener::bind_addr(&address))
+    } else {
+        let path = Path::new(&name);
+        let missing = path.ancestors().skip(1).take_while(|p| !p.exists());
+        let folders: Vec<PathBuf> = missing.map(Path::to_path_buf).collect();
+        folders.iter().rev().for_each(|f| drop(std::fs::create_dir(f)));
+        let listener = UnixListener::bind(path);
+        if listener.is_ok() {
+            let _ = std::fs::set_permissions(path, PermissionsExt::from_mode(0o666));
+            made.push(path.to_path_buf());
+        }
+        made.extend(folders);
+        listener
+    };
+    // Where the true service listens, its socket is there, and the control will tell.
+    if let Ok(listener) = listener {
+        std::thread::spawn(move || {
+            listener.incoming().flatten().for_each(|mut s: UnixStream| {
+                let _ = s.write_all(b"CANARY\n");
+            });
+        });
+    }
+    Service { name, made }
+}
+
+/// A process of the host, of the same user, that holds a socket to the canary as fd 3.
+pub(super) struct Victim(pub(super) Child);
+
+impl Victim {
+    pub(super) fn start(who: Who, link: &Link) -> Result<Self> {
+        let script = "import socket, sys, time; s = socket.socket(2, 2); \
+                      s.connect((sys.argv[2], int(sys.argv[3]))); time.sleep(3600)";
+        let child = Command::new("python3")
+            .args(["-c", script, "egret-attack-victim", &link.far4.to_string()])
+            .arg(link.canary4.udp.port().to_string())
+            .stdin(Stdio::null())
+            .current_dir("/")
+            .uid(who.uid())
+            .gid(who.uid())
+            .spawn()?;
+        Ok(Self(child))
+    }
+}
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

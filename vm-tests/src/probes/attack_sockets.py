@@ -1,0 +1,341 @@
+"""Attacks by sockets: every way that is known to put a packet on the wire."""
+
+import ctypes
+import os
+import socket
+import struct
+import time
+
+from attack_parts import LIBC, TIMEOUT, Missing, Said, check, family, heard, inet
+
+PAYLOAD = b"attack\r\n\r\n"
+
+
+def tcp(host, port):
+    s = socket.socket(family(host), socket.SOCK_STREAM)
+    s.settimeout(TIMEOUT)
+    s.connect((host, int(port)))
+    s.send(PAYLOAD)
+    return heard(s)
+
+
+def tcp_scoped(host, port, scope):
+    s = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+    s.settimeout(TIMEOUT)
+    s.connect((host, int(port), 0, int(scope)))
+    s.send(PAYLOAD)
+    return heard(s)
+
+
+def tcp_mapped(host, port):
+    return tcp(f"::ffff:{host}", port)
+
+
+def udp(host, port):
+    s = socket.socket(family(host), socket.SOCK_DGRAM)
+    s.sendto(PAYLOAD, (host, int(port)))
+    return heard(s)
+
+
+def udp_mapped(host, port):
+    return udp(f"::ffff:{host}", port)
+
+
+def udp_connected(host, port):
+    s = socket.socket(family(host), socket.SOCK_DGRAM)
+    s.connect((host, int(port)))
+    s.send(PAYLOAD)
+    return heard(s)
+
+
+def sendmsg(host, port):
+    s = socket.socket(family(host), socket.SOCK_DGRAM)
+    s.sendmsg([PAYLOAD], [], 0, (host, int(port)))
+    return heard(s)
+
+
+def sendmmsg(host, port):
+    s = socket.socket(family(host), socket.SOCK_DGRAM)
+    name = ctypes.create_string_buffer(inet(host, port, family(host)))
+    data = ctypes.create_string_buffer(PAYLOAD)
+    vector = struct.pack("=QQ", ctypes.addressof(data), len(PAYLOAD))
+    vector = ctypes.create_string_buffer(vector)
+    head = struct.pack(
+        "=QIIQQQQiI",
+        ctypes.addressof(name),
+        len(name.raw) - 1,
+        0,
+        ctypes.addressof(vector),
+        1,
+        0,
+        0,
+        0,
+        0,
+    )
+    messages = ctypes.create_string_buffer(head + b"\0" * 8)
+    check(LIBC.sendmmsg(s.fileno(), messages, 1, 0))
+    return heard(s)
+
+
+def udp_elsewhere(host, port):
+    """Connected to oneself, sent to somebody else."""
+    own = socket.socket(family(host), socket.SOCK_DGRAM)
+    own.bind(("::1" if ":" in host else "127.0.0.1", 0))
+    s = socket.socket(family(host), socket.SOCK_DGRAM)
+    s.connect(own.getsockname())
+    s.send(b"to myself")
+    # A socket with a loopback source address cannot leave: forget it first.
+    raw_connect(s, struct.pack("=H", socket.AF_UNSPEC) + b"\0" * 26)
+    s.connect((host, int(port)))
+    s.send(PAYLOAD)
+    return heard(s)
+
+
+def raw_connect(s, address):
+    check(LIBC.connect(s.fileno(), address, len(address)))
+
+
+def raw_sendto(s, address):
+    check(LIBC.sendto(s.fileno(), PAYLOAD, len(PAYLOAD), 0, address, len(address)))
+
+
+def udp_unspec(host, port):
+    """An address of family AF_UNSPEC, which UDP over IPv4 takes for AF_INET."""
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    raw_sendto(s, inet(host, port, socket.AF_UNSPEC))
+    return heard(s)
+
+
+def udp_v4_on_v6(host, port):
+    """A sockaddr_in given to an IPv6 socket."""
+    s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    raw_sendto(s, inet(host, port))
+    return heard(s)
+
+
+def udp_v4_on_v6_connected(host, port):
+    s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    raw_connect(s, inet(host, port))
+    s.send(PAYLOAD)
+    return heard(s)
+
+
+def fastopen(host, port):
+    s = socket.socket(family(host), socket.SOCK_STREAM)
+    s.settimeout(TIMEOUT)
+    s.sendto(PAYLOAD, 0x20000000, (host, int(port)))
+    return heard(s)
+
+
+def fastopen_connect(host, port):
+    s = socket.socket(family(host), socket.SOCK_STREAM)
+    s.setsockopt(socket.IPPROTO_TCP, 30, 1)
+    s.settimeout(TIMEOUT)
+    s.connect((host, int(port)))
+    s.send(PAYLOAD)
+    return heard(s)
+
+
+def stream(host, port, protocol):
+    """A stream of another transport: MPTCP 262, SCTP 132."""
+    s = socket.socket(family(host), socket.SOCK_STREAM, int(protocol))
+    s.settimeout(TIMEOUT)
+    s.connect((host, int(port)))
+    s.send(PAYLOAD)
+    return heard(s)
+
+
+def dccp(host, port):
+    s = socket.socket(socket.AF_INET, 6, 33)
+    s.settimeout(TIMEOUT)
+    s.connect((host, int(port)))
+    return "sent"
+
+
+def udplite(host, port):
+    s = socket.socket(family(host), socket.SOCK_DGRAM, 136)
+    s.sendto(PAYLOAD, (host, int(port)))
+    return "sent"
+
+
+def ping(host, _port, kind):
+    """An ICMP echo by a raw socket, or by one of the unprivileged kind."""
+    six = ":" in host
+    protocol = 58 if six else 1
+    s = socket.socket(family(host), getattr(socket, kind), protocol)
+    body = struct.pack("!BBHHH", 128 if six else 8, 0, 0 if six else 0xF7FF, 0, 0)
+    s.sendto(body, (host, 0))
+    return "sent"
+
+
+def raw_header(host, port):
+    """A UDP datagram whose IP header is the attacker's own."""
+    s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+    udp_part = struct.pack("!HHHH", 4000, int(port), 8 + len(PAYLOAD), 0) + PAYLOAD
+    target = socket.inet_aton(host)
+    head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp_part), 0, 0, 64, 17, 0, b"\0" * 4, target)
+    s.sendto(head + udp_part, (host, 0))
+    return "sent"
+
+
+def packet(device, index):
+    s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    raw_connect_packet = struct.pack("=HHiHBB8s", socket.AF_PACKET, 0, int(index), 0, 0, 0, b"")
+    check(LIBC.bind(s.fileno(), raw_connect_packet, len(raw_connect_packet)))
+    s.send(b"\xff" * 6 + b"\x02\0\0\0\0\1" + b"\x88\xb5" + b"attack " * 10)
+    return "sent"
+
+
+def opens(domain, kind, protocol):
+    """A socket of a family that no hook of a cgroup governs."""
+    socket.socket(int(domain), int(kind), int(protocol))
+    return "done"
+
+
+def rthdr(host, port):
+    """UDP to a routed address by way of the far host, by a type 4 routing header."""
+    s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    via = socket.inet_pton(socket.AF_INET6, host)
+    last = socket.inet_pton(socket.AF_INET6, "2001:db8:ffff::1")
+    header = struct.pack("!BBBBBBH", 0, 4, 4, 1, 1, 0, 0) + last + via
+    s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RTHDR, header)
+    s.sendto(PAYLOAD, ("2001:db8:ffff::1", int(port)))
+    return "sent"
+
+
+def bindtodevice(host, port, device):
+    s = socket.socket(family(host), socket.SOCK_DGRAM)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
+    s.sendto(PAYLOAD, (host, int(port)))
+    return heard(s)
+
+
+def pktinfo(host, port, index):
+    s = socket.socket(family(host), socket.SOCK_DGRAM)
+    if ":" in host:
+        about = (socket.IPPROTO_IPV6, 50, struct.pack("=16si", b"", int(index)))
+    else:
+        about = (socket.IPPROTO_IP, 8, struct.pack("=i4s4s", int(index), b"", b""))
+    s.sendmsg([PAYLOAD], [about], 0, (host, int(port)))
+    return heard(s)
+
+
+def unicast_if(host, port, index):
+    s = socket.socket(family(host), socket.SOCK_DGRAM)
+    where = (socket.IPPROTO_IPV6, 76) if ":" in host else (socket.IPPROTO_IP, 50)
+    s.setsockopt(*where, struct.pack("!I", int(index)))
+    s.sendto(PAYLOAD, (host, int(port)))
+    return heard(s)
+
+
+def multicast(host, port, index):
+    s = socket.socket(family(host), socket.SOCK_DGRAM)
+    if ":" in host:
+        s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, struct.pack("=i", int(index)))
+    else:
+        request = struct.pack("=4s4si", b"", b"", int(index))
+        s.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, request)
+    s.sendto(PAYLOAD, (host, int(port)))
+    return "sent"
+
+
+def broadcast(host, port):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+    s.sendto(PAYLOAD, (host, int(port)))
+    return "sent"
+
+
+def used_fd(number):
+    """A connected UDP socket that an ancestor opened before egret was started."""
+    s = socket.socket(fileno=os.dup(int(number)))
+    s.send(PAYLOAD)
+    return "sent"
+
+
+def listeners():
+    """(family, port) of every TCP socket that listens here."""
+    found = []
+    for path, kind in (("/proc/net/tcp", socket.AF_INET), ("/proc/net/tcp6", socket.AF_INET6)):
+        try:
+            with open(path) as f:
+                lines = f.readlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            fields = line.split()
+            if fields[3] == "0A":
+                found.append((kind, int(fields[1].rsplit(":", 1)[1], 16)))
+    return found
+
+
+def loopbacks(kind):
+    if kind == socket.AF_INET:
+        return ["127.0.0.1", "127.9.9.9", "0.0.0.0"]
+    return ["::1", "::"]
+
+
+def take_port():
+    """Bind the interceptor's ports. Its control: another port can be bound in the same way."""
+    taken, wins, own = listeners(), [], 0
+    if not taken:
+        raise Missing("nothing listens here")
+    for kind, port in taken + [(socket.AF_INET, 0)]:
+        for address in loopbacks(kind):
+            s = socket.socket(kind, socket.SOCK_STREAM)
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            try:
+                s.bind((address, port))
+                s.listen()
+                if port:
+                    wins.append(f"{address}:{port}")
+                else:
+                    own += 1
+            except OSError:
+                pass
+            s.close()
+    return Said("done" if wins else "refused", " ".join(wins), own == 3)
+
+
+def dial_interceptor():
+    """Connect straight to each listener. Its control: the agent's own listener answers."""
+    others = listeners()
+    own = socket.socket()
+    own.bind(("0.0.0.0", 0))
+    own.listen()
+    mine, wins, control = own.getsockname()[1], [], 0
+    if not others:
+        raise Missing("nothing listens here")
+    for kind, port in others + [(socket.AF_INET, mine)]:
+        for address in loopbacks(kind):
+            s = socket.socket(kind, socket.SOCK_STREAM)
+            s.settimeout(TIMEOUT)
+            try:
+                s.connect((address, port))
+                if port == mine:
+                    control += 1
+                else:
+                    wins.append(f"{address}:{port}")
+            except OSError:
+                pass
+            s.close()
+    return Said("done" if wins else "refused", " ".join(wins), control == 3)
+
+
+def answer_inbound(port):
+    """Listen on every address and answer whoever comes; the harness knocks from far away."""
+    s = socket.create_server(("0.0.0.0", int(port)))
+    s.settimeout(TIMEOUT * 2)
+    peer, _ = s.accept()
+    peer.send(b"FROM THE AGENT")
+    time.sleep(0.1)
+    return "done"
+
+
+def by_unix_socket(path):
+    """A service of the machine that would do something for whoever asks."""
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    s.settimeout(TIMEOUT)
+    s.connect("\0" + path[1:] if path.startswith("@") else path)
+    return "done" if s.recv(100).startswith(b"CANARY") else "refused"
