@@ -49,13 +49,12 @@ pub(crate) fn run(workspace: &Path, wanted: &Wanted) -> Result<bool> {
     let path = workspace.join(DOCUMENT);
     let document = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     if wanted.write {
-        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
-        std::fs::write(&path, table::replaced(&document, &lines, kernel.trim())?)?;
+        std::fs::write(&path, table::replaced(&document, &lines, &series()?)?)?;
         eprintln!("{DOCUMENT} has the new table");
         return Ok(lines.iter().all(|l| !l.has_leak()));
     }
-    // Another kernel lacks other things, so there only leaks are compared.
-    let complaints = table::compare(&lines, &table::committed(&document)?, wanted.vm.is_none());
+    let strict = wanted.vm.is_none() && is_of_this_kernel(&document);
+    let complaints = table::compare(&lines, &table::committed(&document)?, strict);
     complaints.iter().for_each(|complaint| eprintln!("{complaint}"));
     Ok(complaints.is_empty())
 }
@@ -66,15 +65,42 @@ pub(crate) fn rung(workspace: &Path, log: &Path) -> Result<Row> {
         return Ok(Row::not_run("attacks", &why));
     }
     let started = Instant::now();
-    let objects = here(workspace, &Wanted::default())?;
-    let lines: Vec<Line> = objects.iter().map(Line::read).collect::<Result<_>>()?;
     let document = std::fs::read_to_string(workspace.join(DOCUMENT))?;
-    let complaints = table::compare(&lines, &table::committed(&document)?, true);
+    let committed = table::committed(&document)?;
+    let strict = is_of_this_kernel(&document);
+    let play = || -> Result<(Vec<Line>, Vec<String>)> {
+        let objects = here(workspace, &Wanted::default())?;
+        let lines: Vec<Line> = objects.iter().map(Line::read).collect::<Result<_>>()?;
+        let complaints = table::compare(&lines, &committed, strict);
+        Ok((lines, complaints))
+    };
+    let (mut lines, mut complaints) = play()?;
+    // On a busy machine a control can come too late, which skips its probe. A leak is never tried
+    // again.
+    if !complaints.is_empty() && !lines.iter().any(Line::has_leak) {
+        println!("   once more, for: {}", complaints.join("; "));
+        (lines, complaints) = play()?;
+    }
     std::fs::write(log, format!("{}\n{}\n", table::text(&lines), complaints.join("\n")))?;
     complaints.iter().for_each(|complaint| println!("   {complaint}"));
     let (held, skipped) = table::sums(&lines);
     let failed = u32::try_from(complaints.len())?;
     Ok(Row::new("attacks", Counts { passed: held, failed, skipped }, started.elapsed(), log))
+}
+
+/// Whether the table in the document was made on a kernel like this one. Another kernel lacks other
+/// things, so there only leaks are compared.
+fn is_of_this_kernel(document: &str) -> bool {
+    series().is_ok_and(|series| document.contains(&format!("On Linux {series}, by")))
+}
+
+/// The running kernel's series, such as 6.18.
+fn series() -> Result<String> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let mut numbers = release.trim().split('.');
+    let major = numbers.next().context("the kernel's release is empty")?;
+    let minor = numbers.next().context("the kernel's release has one number")?;
+    Ok(format!("{major}.{minor}"))
 }
 
 fn arguments(wanted: &Wanted) -> Vec<String> {
