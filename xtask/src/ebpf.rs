@@ -16,6 +16,8 @@ use anyhow::{Context, Result, bail};
 const BPF_LINKER: &str = "0.13.0";
 /// Changes whenever the provisioning below changes, so that an old cache is not trusted.
 const RECIPE: &str = "1";
+/// The package whose dependencies are the whole compiler.
+const ROOT_PACKAGE: &str = "libstd-rust-web-dev";
 
 /// How the kernel object is compiled.
 enum Toolchain {
@@ -130,7 +132,9 @@ fn provision(workspace: &Path) -> Result<Toolchain> {
     Ok(toolchain)
 }
 
-/// apt, with the system's package lists if it has them and private ones otherwise.
+/// apt, with package lists of its own: the system's can be months old, and name packages that the
+/// archive no longer has or a compiler whose LLVM bpf-linker no longer knows. Without a network the
+/// system's have to do.
 struct Apt {
     options: Vec<OsString>,
     downloads: PathBuf,
@@ -139,21 +143,28 @@ struct Apt {
 impl Apt {
     fn prepare(base: &Path) -> Result<Self> {
         let downloads = base.join("downloads");
-        fs::create_dir_all(&downloads)?;
-        let mut apt = Self { options: vec!["-oAPT::Sandbox::User=root".into()], downloads };
-        // `apt-get download` asks the archive for what the lists name: lists that are absent or
-        // out of date both end here, and are fetched into a folder of our own.
-        let probe = apt.command("apt-get").args(["download", "rust-web-src"]).output();
-        if probe.is_ok_and(|out| out.status.success()) {
-            return Ok(apt);
+        // What an attempt that failed has left is of unknown age.
+        for leftover in [&downloads, &base.join("root")] {
+            if leftover.exists() {
+                fs::remove_dir_all(leftover)?;
+            }
         }
+        fs::create_dir_all(&downloads)?;
+        let system = vec![OsString::from("-oAPT::Sandbox::User=root")];
         progress("fetching package lists");
         let (lists, cache) = (base.join("apt/lists"), base.join("apt/cache"));
         fs::create_dir_all(lists.join("partial"))?;
         fs::create_dir_all(cache.join("archives/partial"))?;
-        apt.options.push(format!("-oDir::State::lists={}", lists.display()).into());
-        apt.options.push(format!("-oDir::Cache={}", cache.display()).into());
-        run(apt.command("apt-get").args(["-q", "update"]), "fetching package lists")?;
+        let mut options = system.clone();
+        options.push(format!("-oDir::State::lists={}", lists.display()).into());
+        options.push(format!("-oDir::Cache={}", cache.display()).into());
+        let mut apt = Self { options, downloads };
+        // A third-party source that does not answer is a warning for apt, and for us.
+        let update = run(apt.command("apt-get").args(["-q", "update"]), "fetching package lists");
+        if update.is_err() || apt.closure(ROOT_PACKAGE).is_err() {
+            progress("the archive does not answer; trying the system's package lists");
+            apt.options = system;
+        }
         Ok(apt)
     }
 
@@ -186,7 +197,7 @@ impl Apt {
 
 /// Downloads and unpacks everything; returns the version of LLVM that the compiler uses.
 fn unpack_packages(apt: &Apt, base: &Path) -> Result<String> {
-    let closure = apt.closure("libstd-rust-web-dev")?;
+    let closure = apt.closure(ROOT_PACKAGE)?;
     let llvm = closure
         .iter()
         .find_map(|name| name.strip_prefix("libllvm"))
