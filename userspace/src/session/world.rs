@@ -29,7 +29,7 @@ pub(super) fn spec<'a>(
     // Another session may keep its log where the default is.
     plan.covered.push(crate::config::DEFAULT_STATE.into());
     plan.covered.extend(prepared.credentials().flat_map(|c| c.hidden_files().to_vec()));
-    plan.unix_sockets = options.policy.unix.clone();
+    plan.unix_sockets = options.policy.local.unix.clone();
     plan.keep_privileges = options.keep_privileges;
     plan.allow_io_uring = options.allow_io_uring;
     plan.die_with_parent = options.die_with_parent;

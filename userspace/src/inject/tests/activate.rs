@@ -21,7 +21,7 @@ fn policy(credentials: Vec<CredentialSpec>) -> Policy {
         rules: Vec::new(),
         upstream: UpstreamSettings::default(),
         unmatched: None,
-        unix: Vec::new(),
+        local: crate::policy::Local::default(),
     }
 }
 

@@ -22,7 +22,7 @@ pub use presets::{PRESETS, preset};
 pub use settings::{CaFile, parse_resolve_target};
 pub use units::{parse_duration, parse_size};
 
-use super::{Mode, Policy, UpstreamSettings};
+use super::{Local, Mode, Policy, UpstreamSettings};
 use credentials::CredentialDraft;
 use diagnostic::{Report, nearest};
 use reader::Reader;
@@ -104,7 +104,7 @@ pub fn parse(file: &str, text: &str, loader: &dyn Loader) -> Result<Parsed, Vec<
         rules: gathered.rules.into_iter().map(|r| r.rule).collect(),
         upstream: own.upstream,
         unmatched: own.unmatched,
-        unix: own.unix,
+        local: own.local,
     };
     Ok(Parsed { policy, lints, ca: own.ca })
 }
@@ -116,7 +116,7 @@ struct Own {
     upstream: UpstreamSettings,
     ca: Vec<CaFile>,
     unmatched: Option<super::UnmatchedNames>,
-    unix: Vec<String>,
+    local: Local,
 }
 
 /// What the policy and all files it uses say together.
@@ -163,7 +163,7 @@ impl<'l> Gathered<'l> {
             upstream,
             ca,
             unmatched: settings::dns(&top, &mut report),
-            unix: settings::local(&top, &mut report),
+            local: settings::local(&top, &mut report),
         };
         settings::session(&top, &mut report);
         self.body(file, "", &top, report);
