@@ -28,7 +28,9 @@ pub(super) fn spec<'a>(
     plan.covered.push(options.state.clone());
     // Another session may keep its log where the default is.
     plan.covered.push(crate::config::DEFAULT_STATE.into());
-    plan.covered.extend(prepared.credentials().flat_map(|c| c.hidden_files().to_vec()));
+    for credentials in prepared.credentials() {
+        plan.covered.extend_from_slice(credentials.hidden_files());
+    }
     plan.unix_sockets = options.policy.local.unix.clone();
     plan.keep_privileges = options.keep_privileges;
     plan.allow_io_uring = options.allow_io_uring;
@@ -43,10 +45,11 @@ pub(super) fn spec<'a>(
 
 /// The operator's environment without what is secret, with what stands for it.
 fn environment(prepared: &Prepared) -> Vec<(OsString, OsString)> {
-    let consumed: Vec<String> = prepared.credentials().flat_map(|c| c.consumed_env()).collect();
+    let sets = prepared.credentials();
+    let consumed: Vec<String> = sets.iter().flat_map(|c| c.consumed_env()).collect();
     let names: Vec<&str> = consumed.iter().map(String::as_str).collect();
     let values: Vec<&[u8]> =
-        prepared.credentials().flat_map(|c| c.all()).map(|c| c.secret.expose()).collect();
+        sets.iter().flat_map(|c| c.all()).map(|c| c.secret.expose()).collect();
     let java = std::env::var("JAVA_TOOL_OPTIONS").ok();
     let own = |(name, value): (String, String)| (OsString::from(name), OsString::from(value));
     let set = prepared
@@ -54,6 +57,6 @@ fn environment(prepared: &Prepared) -> Vec<(OsString, OsString)> {
         .variables()
         .into_iter()
         .chain(trust::variables(java.as_deref()))
-        .chain(prepared.credentials().flat_map(|c| c.agent_env()).map(own));
+        .chain(sets.iter().flat_map(|c| c.agent_env()).map(own));
     env::build(std::env::vars_os(), &names, &values, set)
 }

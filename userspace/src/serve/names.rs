@@ -5,30 +5,35 @@ use std::sync::Arc;
 
 use crate::audit::{Audit, Draft, Event};
 use crate::dns::{AllowsName, DnsRecord, Names, Recorder, Server, Sink};
-use crate::identify::Agent;
+use crate::identify::AgentCell;
 use crate::outcome::Stage;
 use crate::policy::{HostName, UnmatchedNames};
 
-/// The DNS server of `agent`. A name is answered as allowed only if every level of the agent's
-/// chain could allow it.
-pub(super) fn server(names: Arc<Names>, agent: &Arc<Agent>, audit: &Audit) -> Server {
-    let chain = Arc::clone(agent);
+/// The DNS server of an agent. A name is answered as allowed only if every level of the agent's
+/// chain, as it is at that moment, could allow it; `unmatched` holds where the chain does not say.
+pub(super) fn server(
+    names: Arc<Names>,
+    agent: &Arc<AgentCell>,
+    unmatched: UnmatchedNames,
+    audit: &Audit,
+) -> Server {
+    let cell = Arc::clone(agent);
     let allowed: AllowsName = Box::new(move |name: &HostName| {
-        !chain.chain.is_empty() && chain.chain.iter().all(|l| l.policy.could_allow_name(name))
+        let agent = cell.current();
+        !agent.chain.is_empty() && agent.chain.iter().all(|l| l.policy.could_allow_name(name))
     });
-    // `run` answers every name, so that a refusal arrives as a readable answer and not as a name
-    // that does not exist; the outermost policy that says otherwise decides.
+    // The outermost policy that says something decides.
     let unmatched =
-        agent.chain.iter().find_map(|l| l.policy.unmatched).unwrap_or(UnmatchedNames::Synthesize);
+        agent.current().chain.iter().find_map(|l| l.policy.unmatched).unwrap_or(unmatched);
     Server::new(names, allowed, unmatched, Recorder::new(sink(agent, audit)))
 }
 
-fn sink(agent: &Arc<Agent>, audit: &Audit) -> Sink {
+fn sink(agent: &Arc<AgentCell>, audit: &Audit) -> Sink {
     let (agent, audit) = (Arc::clone(agent), audit.clone());
     Arc::new(move |record: DnsRecord<'_>| {
         let outcome = record.outcome;
         let mut draft = Draft::new(Event::Dns, outcome.decision)
-            .agent(&agent)
+            .agent(&agent.current())
             .layer(Stage::Dns)
             .host_text(outcome.name.trim_end_matches('.'))
             .protocol_text(outcome.transport.as_str())

@@ -1,0 +1,258 @@
+//! A daemon that starts finds what the one before left: links and maps that are pinned, and a
+//! record of each agent. Everything is found again or stays closed; what was half done is
+//! completed, in the direction in which it was going.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::attach::FREEZE;
+use super::definition::{Definition, Source};
+use super::error::DaemonError;
+use super::governor::{Governed, Governor, Now, order};
+use super::namespaces::Sockets;
+use super::records::{Stage, Written};
+use crate::identify::SessionId;
+use crate::intercept::wire::{NoteKind, Order};
+use crate::outcome::Reason;
+use crate::redirect::attach::{join_running, namespaces};
+use crate::redirect::attachment::Overlap;
+use crate::redirect::cgroup::Cgroup;
+use crate::redirect::ebpf::{AgentFlags, Attachment, KernelError};
+use crate::redirect::pins::PinError;
+
+impl Governor {
+    /// Takes over every agent that was attached. Nothing is served yet: the lease is over, and the
+    /// interceptor is told at the end.
+    pub(super) fn take_over(&self, now: &mut Now) -> Result<(), DaemonError> {
+        let (mut written, damaged) =
+            self.records.all().map_err(DaemonError::at(&self.run.join("attached")))?;
+        for file in damaged {
+            let why = format!("{file} cannot be read; its agent is closed until it is detached");
+            self.refused(NoteKind::Admin, "", Reason::AgentClosed, &why);
+        }
+        // Outer ones first, so that links are looked for where they belong.
+        written.sort_by_key(|w| w.path.components().count());
+        let mut unfinished = Vec::new();
+        for record in written {
+            let (name, stage) = (record.name.clone(), record.stage);
+            match self.find_again(now, record) {
+                Ok(true) => unfinished.push((name, stage)),
+                Ok(false) => {}
+                Err(error) => {
+                    let why = format!("{name} stays closed: {error}");
+                    self.refused(NoteKind::Admin, &name, Reason::AgentClosed, &why);
+                }
+            }
+        }
+        self.find_orphans(now)?;
+        self.normalise(now);
+        self.serve_again(now)?;
+        for (name, stage) in unfinished {
+            self.finish(now, &name, stage);
+        }
+        Ok(())
+    }
+
+    /// Puts an agent into the books again. False: its group is gone, and so is the agent.
+    fn find_again(&self, now: &mut Now, record: Written) -> Result<bool, DaemonError> {
+        let name = record.name.clone();
+        let cgroup = match self.open_group(&record.path) {
+            Ok(cgroup) if cgroup.id().0 == record.cgroup => cgroup,
+            _ => {
+                self.forget_pins(&name)?;
+                self.kernel.remove_agent(crate::identify::CgroupId(record.cgroup))?;
+                let _ = self.records.remove(&name);
+                return Ok(false);
+            }
+        };
+        let attachment = self.find_links(&name, &cgroup)?;
+        // Closed until its policy is there.
+        self.kernel.set_agent(cgroup.id(), AgentFlags::default())?;
+        let (definition, closed) = match self.define(now, &record) {
+            Ok(definition) => (Some(definition), record.denied.then(|| DENIED.to_owned())),
+            Err(why) => (None, Some(why)),
+        };
+        if let Some(why) = &closed {
+            self.refused(NoteKind::Policy, &name, Reason::AgentClosed, why);
+        }
+        now.places.add(&name, &record.path)?;
+        now.agents.insert(
+            name,
+            Governed {
+                path: record.path,
+                cgroup,
+                session: SessionId(record.session.into()),
+                definition,
+                config: record.config,
+                attachment,
+                closed,
+                private: matches!(record.source, Source::Run),
+                sockets: Sockets::default(),
+            },
+        );
+        Ok(true)
+    }
+
+    /// The links of an agent, completed where some are missing. None: it has none of its own.
+    fn find_links(&self, name: &str, cgroup: &Cgroup) -> Result<Option<Attachment>, DaemonError> {
+        match self.kernel.adopt_attachment(name) {
+            Ok(attachment) => Ok(Some(attachment)),
+            Err(KernelError::Pins(PinError::Half { .. })) => {
+                Ok(Some(self.kernel.repair(name, cgroup)?))
+            }
+            Err(KernelError::Pins(PinError::Unknown(_))) => Ok(None),
+            // The group was made anew after its links were gone with the old one.
+            Err(KernelError::Pins(PinError::CgroupGone(_))) => {
+                self.kernel.forget(name)?;
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn define(&self, now: &Now, record: &Written) -> Result<Arc<Definition>, String> {
+        match (&record.source, &record.config) {
+            (Source::Config, Some(config)) => {
+                now.definitions.get(config).cloned().ok_or_else(|| UNLISTED.to_owned())
+            }
+            (Source::Attach(args), _) => {
+                let bundle = args.bundle().map_err(|e| e.to_string())?;
+                let source = Source::Attach(args.clone());
+                Definition::new(source, bundle, &record.placeholders).map(Arc::new)
+            }
+            (Source::Config, None) => Err(UNLISTED.to_owned()),
+            (Source::Run, _) => Err("its secrets went with the daemon that had them".to_owned()),
+        }
+    }
+
+    /// Placeholders that agents of an `[[agent]]` hold since an earlier daemon.
+    pub(super) fn placeholders_of(&self, config: &str) -> BTreeMap<String, String> {
+        let written = self.records.all().map(|(written, _)| written).unwrap_or_default();
+        let mine = |w: &Written| w.config.as_deref() == Some(config);
+        written.into_iter().find(mine).map(|w| w.placeholders).unwrap_or_default()
+    }
+
+    /// Links without a record.
+    fn find_orphans(&self, now: &mut Now) -> Result<(), DaemonError> {
+        for name in self.kernel.pins()?.agents()? {
+            if now.agents.contains_key(&name) {
+                continue;
+            }
+            let attachment = match self.kernel.adopt_attachment(&name) {
+                Ok(attachment) => {
+                    self.kernel.set_agent(attachment.cgroup(), AgentFlags::default())?;
+                    Some(attachment)
+                }
+                Err(KernelError::Pins(PinError::CgroupGone(_) | PinError::Half { cgroup: None, .. })) => {
+                    self.kernel.forget(&name)?;
+                    continue;
+                }
+                Err(error) => {
+                    tracing::warn!(agent = name, %error, "what is attached of it stays closed");
+                    None
+                }
+            };
+            let why = format!("{name} is attached and nobody knows its policy: closed");
+            self.refused(NoteKind::Admin, &name, Reason::AgentClosed, &why);
+            now.orphans.insert(name, attachment);
+        }
+        Ok(())
+    }
+
+    /// Links are on outermost groups only: gives them to those that lack them and takes them from
+    /// those that have them below others.
+    pub(super) fn normalise(&self, now: &mut Now) {
+        let names: Vec<String> = now.agents.keys().cloned().collect();
+        for name in &names {
+            let outermost = now.places.chain(name).first() == Some(&name.as_str());
+            let Some(governed) = now.agents.get_mut(name) else { continue };
+            if outermost && governed.attachment.is_none() {
+                match self.kernel.attach_pinned(&governed.cgroup, name, Overlap::Above) {
+                    Ok(attachment) => governed.attachment = Some(attachment),
+                    Err(error) => tracing::error!(agent = name, %error, "has no links"),
+                }
+            }
+        }
+        for name in &names {
+            let chain = now.places.chain(name);
+            let outermost = chain.first().map(|n| n.to_string());
+            let covered = outermost.as_deref() != Some(name)
+                && outermost.is_some_and(|o| {
+                    now.agents.get(&o).is_some_and(|g| g.attachment.is_some())
+                });
+            let Some(governed) = now.agents.get_mut(name) else { continue };
+            if covered
+                && let Some(attachment) = governed.attachment.take()
+                && let Err(error) = attachment.detach()
+            {
+                tracing::error!(agent = name, %error, "has links below those of another");
+            }
+        }
+    }
+
+    /// Tells a new interceptor everything, and the kernel what became of it.
+    pub(super) fn serve_again(&self, now: &mut Now) -> Result<(), DaemonError> {
+        let link = self.supervisor.link()?;
+        let names: Vec<String> = now.agents.keys().cloned().collect();
+        let orders = names.iter().filter_map(|n| order(now, n)).collect();
+        link.tell(Order::Agents(orders), &[])?;
+        for name in &names {
+            let Some(governed) = now.agents.get_mut(name) else { continue };
+            let id = governed.cgroup.id();
+            governed.sockets.pass_all(&link, id)?;
+            if governed.sockets.count() == 0 {
+                match namespaces(&governed.cgroup) {
+                    Ok(found) => {
+                        for netns in &found {
+                            self.open_listeners(&link, id, netns, &mut governed.sockets)?;
+                        }
+                    }
+                    // The next look at its namespaces finds them.
+                    Err(error) => tracing::warn!(agent = name, %error, "not served yet"),
+                }
+            }
+        }
+        names.iter().try_for_each(|name| self.publish_to_kernel(now, name))
+    }
+
+    /// Completes what an earlier daemon had begun with an agent.
+    fn finish(&self, now: &mut Now, name: &str, stage: Stage) {
+        let result = match stage {
+            Stage::Attached => return,
+            Stage::Attaching { was_frozen } => self.finish_attaching(now, name, was_frozen),
+            Stage::Detaching => self.detach(now, name),
+        };
+        if let Err(error) = result {
+            let why = format!("{name} was being changed when the daemon died: {error}");
+            self.refused(NoteKind::Admin, name, Reason::AgentClosed, &why);
+        }
+    }
+
+    /// What was open before it was attached goes, and the group goes on.
+    fn finish_attaching(
+        &self,
+        now: &mut Now,
+        name: &str,
+        was_frozen: bool,
+    ) -> Result<(), DaemonError> {
+        let Some(governed) = now.agents.get(name) else { return Ok(()) };
+        let nothing = |_: &[crate::redirect::netns::Netns]| Ok::<_, DaemonError>(());
+        join_running(&governed.cgroup, FREEZE, nothing)?;
+        if !was_frozen {
+            governed.cgroup.thaw()?;
+        }
+        self.write_record(now, name, Stage::Attached)
+    }
+
+    /// Removes the pins of an agent whose group is gone.
+    pub(super) fn forget_pins(&self, name: &str) -> Result<(), DaemonError> {
+        match self.kernel.forget(name) {
+            Err(KernelError::Pins(PinError::Unknown(_))) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+}
+
+pub(super) const DENIED: &str = "closed by `egret detach --deny`";
+pub(super) const UNLISTED: &str =
+    "no longer in egret.toml: closed; `egret detach` lets it go, or put it back and reload";

@@ -1,0 +1,220 @@
+//! The control socket: who may ask what, and the answers.
+//!
+//! A peer is what the kernel says it is. Root may ask everything; a member of the daemon's group
+//! may ask for its own `run` and see what is governed; a process of an agent is refused whoever it
+//! is, and that is recorded.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen as listen_on, setsockopt,
+    socket, sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike as _};
+use nix::unistd::Group;
+
+use super::definition::Definition;
+use super::error::DaemonError;
+use super::governor::Governor;
+use crate::control::peer::Peer;
+use crate::control::wire::{Answer, Attach, Request};
+use crate::control::{SOCKET, frame};
+use crate::intercept::wire::{NoteKind, Order, Report};
+use crate::outcome::Reason;
+use crate::redirect::target::resolve;
+use crate::sys;
+
+/// Connections at one time; more wait in the backlog.
+const CONNECTIONS: usize = 64;
+/// How long a peer may take to send its request, and to take its answer.
+const PATIENCE_SECONDS: i64 = 10;
+
+/// Where the control socket of a daemon is.
+pub(super) fn path(run: &Path) -> PathBuf {
+    run.join(SOCKET)
+}
+
+/// Opens the socket, for root and the daemon's group.
+pub(super) fn listen(governor: &Governor) -> Result<OwnedFd, DaemonError> {
+    let path = path(&governor.run);
+    let open = || -> io::Result<OwnedFd> {
+        let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+        // The folder's lock says that no other daemon has it.
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        bind(fd.as_raw_fd(), &UnixAddr::new(&path)?)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        if let Some(group) = governor.group() {
+            chown(&path, Some(0), Some(group))?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o660))?;
+        }
+        listen_on(&fd, Backlog::new(64)?)?;
+        Ok(fd)
+    };
+    open().map_err(DaemonError::at(&path))
+}
+
+/// Accepts for ever.
+pub(super) fn serve(governor: &Arc<Governor>, listener: &OwnedFd) {
+    let open = Arc::new(AtomicUsize::new(0));
+    loop {
+        let accepted = sys::socket::accept(listener.as_fd());
+        let peer = match accepted {
+            Ok(fd) => fd,
+            Err(error) => {
+                tracing::warn!(%error, "a control connection was not accepted");
+                thread::sleep(std::time::Duration::from_millis(50));
+                continue;
+            }
+        };
+        if open.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS {
+            open.fetch_sub(1, Ordering::Relaxed);
+            continue; // closed
+        }
+        let (governor, count) = (Arc::clone(governor), Arc::clone(&open));
+        let spawned = thread::Builder::new().name("egret-request".into()).spawn(move || {
+            if let Err(error) = converse(&governor, &peer) {
+                tracing::debug!(%error, "a control connection ended");
+            }
+            count.fetch_sub(1, Ordering::Relaxed);
+        });
+        if spawned.is_err() {
+            open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// One request, one answer.
+fn converse(governor: &Arc<Governor>, socket: &OwnedFd) -> io::Result<()> {
+    let patience = TimeVal::seconds(PATIENCE_SECONDS);
+    setsockopt(socket, sockopt::ReceiveTimeout, &patience)?;
+    setsockopt(socket, sockopt::SendTimeout, &patience)?;
+    let peer = match Peer::of(socket.as_fd()) {
+        Ok(peer) => peer,
+        Err(error) => return refuse(socket, &format!("who asks could not be told: {error}")),
+    };
+    if let Some(agent) = governor.agent_of(&peer) {
+        let why = format!("the process {} of uid {} is an agent's", peer.pid, peer.uid);
+        governor.refused(NoteKind::Admin, &agent, Reason::ControlRefused, &why);
+        return refuse(socket, "agents may not ask anything of the daemon");
+    }
+    let Some((request, fds)) = frame::receive::<Request>(socket)? else { return Ok(()) };
+    if let Some(why) = governor.denial(&peer, &request) {
+        governor.refused(NoteKind::Admin, "", Reason::ControlRefused, &why);
+        return refuse(socket, &why);
+    }
+    let answer = governor.answer(&peer, request, fds);
+    let (answer, fds) = answer;
+    let fds: Vec<_> = fds.iter().map(OwnedFd::as_fd).collect();
+    frame::send(socket, &answer, &fds)
+}
+
+fn refuse(socket: &OwnedFd, why: &str) -> io::Result<()> {
+    frame::send(socket, &Answer::Refused(why.to_owned()), &[])
+}
+
+impl Governor {
+    /// The group whose members may use the socket.
+    fn group(&self) -> Option<u32> {
+        let name = self.lock().config.as_ref()?.group.clone();
+        Group::from_name(&name).ok().flatten().map(|g| g.gid.as_raw())
+    }
+
+    /// The agent that a peer belongs to.
+    fn agent_of(&self, peer: &Peer) -> Option<String> {
+        let now = self.lock();
+        now.places.holding(&peer.cgroup).last().map(|name| (*name).to_owned())
+    }
+
+    /// Why a peer may not ask this.
+    fn denial(&self, peer: &Peer, request: &Request) -> Option<String> {
+        if peer.uid == 0 {
+            return None;
+        }
+        let member = self.group().is_some_and(|group| peer.belongs_to(group));
+        match request {
+            Request::Status | Request::Run(_) | Request::Summary { .. } if member => None,
+            Request::Status | Request::Run(_) | Request::Summary { .. } => {
+                Some(format!("uid {} is not in the daemon's group", peer.uid))
+            }
+            Request::Attach(_) | Request::Detach { .. } | Request::Reload => {
+                Some(format!("uid {} is not root, who alone may change what is governed", peer.uid))
+            }
+        }
+    }
+
+    fn answer(
+        self: &Arc<Self>,
+        peer: &Peer,
+        request: Request,
+        fds: Vec<OwnedFd>,
+    ) -> (Answer, Vec<OwnedFd>) {
+        let done = match request {
+            Request::Status => Ok(Answer::Status(Box::new(self.status()))),
+            Request::Attach(attach) => self.attach_asked(*attach),
+            Request::Detach { name, deny } => self.detach_asked(&name, deny).map(Answer::Done),
+            Request::Reload => self.reload().map(|said| {
+                self.scan();
+                Answer::Done(said)
+            }),
+            Request::Summary { session } => self.summary(session),
+            Request::Run(run) => return self.run_asked(peer, *run, fds),
+        };
+        let answer = done.unwrap_or_else(|error| Answer::Refused(error.to_string()));
+        (answer, Vec::new())
+    }
+
+    fn attach_asked(&self, asked: Attach) -> Result<Answer, DaemonError> {
+        let name = asked.name.clone();
+        let attach = || {
+            let path = resolve(&asked.target, &self.hierarchy)?;
+            let definition = Definition::of_attach(asked.policy)
+                .map_err(|why| DaemonError::Policy { name: asked.name.clone(), why })?;
+            self.attach_by_hand(asked.name, path, definition)
+        };
+        attach().map(Answer::Attached).inspect_err(|error| {
+            let why = format!("attach {name}: {error}");
+            self.refused(NoteKind::Admin, &name, Reason::AttachRefused, &why);
+        })
+    }
+
+    fn detach_asked(&self, name: &str, deny: bool) -> Result<String, DaemonError> {
+        let mut now = self.lock();
+        let done = if deny {
+            self.close(&mut now, name, super::restart::DENIED)
+                .map(|()| format!("{name} stays attached and is refused everything"))
+        } else {
+            self.detach(&mut now, name)
+                .map(|()| format!("{name} is detached: it is not governed any more"))
+        };
+        done.inspect_err(|error| {
+            let why = format!("detach {name}: {error}");
+            self.refused(NoteKind::Admin, name, Reason::ControlRefused, &why);
+        })
+    }
+
+    fn summary(&self, session: String) -> Result<Answer, DaemonError> {
+        match self.supervisor.link()?.ask(Order::Summary { session }, &[])? {
+            Report::Summary(summary) => Ok(Answer::Summary(summary)),
+            _ => Err(super::link::LinkError::Confused.into()),
+        }
+    }
+
+    fn run_asked(
+        self: &Arc<Self>,
+        _peer: &Peer,
+        _run: crate::control::wire::Run,
+        _fds: Vec<OwnedFd>,
+    ) -> (Answer, Vec<OwnedFd>) {
+        (Answer::Refused("not yet".into()), Vec::new())
+    }
+}
