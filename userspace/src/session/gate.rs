@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::audit::{Audit, Draft, Event};
 use crate::connection::{self, Interceptor};
-use crate::identify::{Agent, Flow, NetnsCookie, describe};
+use crate::identify::{AgentCell, Flow, NetnsCookie, describe};
 use crate::outcome::{Decision, Reason, Stage};
 use crate::redirect::ebpf::Kernel;
 use crate::redirect::orig_dst::flow_key;
@@ -30,7 +30,7 @@ pub(super) struct Gate {
     pub(super) kernel: Arc<Kernel>,
     pub(super) interceptor: Arc<Interceptor>,
     pub(super) audit: Audit,
-    pub(super) agent: Arc<Agent>,
+    pub(super) agent: Arc<AgentCell>,
     pub(super) netns: NetnsCookie,
     /// The agent's cgroup path inside the cgroup v2 mount.
     pub(super) cgroup: String,
@@ -115,7 +115,7 @@ impl Gate {
 
     fn refuse_unknown(&self, peer: SocketAddr) {
         let draft = Draft::new(Event::Connect, Decision::Deny)
-            .agent(&self.agent)
+            .whose(&self.agent)
             .layer(Stage::Connect)
             .reason(Reason::FlowUnknown)
             .message(&format!("from {peer}"));

@@ -32,7 +32,7 @@ use crate::connection::{Interceptor, InterceptorParts, Settings};
 use crate::contain::{self, ExitStatus, hardening, user};
 use crate::dns::{self, Names};
 use crate::forward::resolve::Resolver;
-use crate::identify::{Agent, AgentLink, SessionId};
+use crate::identify::{Agent, AgentCell, AgentLink, SessionId};
 use crate::inject::CredentialSet;
 use crate::policy::Policy;
 use crate::secrets::Operator;
@@ -201,21 +201,22 @@ impl Served {
         let interceptor = Arc::new(interceptor(prepared, leaves, &names));
         let (trigger, watcher) = shutdown::channel();
         let kernel = &enclosure.kernel;
+        let agent = Arc::new(AgentCell::new(Arc::clone(&prepared.agent)));
         let gate = Arc::new(Gate {
             kernel: Arc::clone(kernel),
             interceptor: Arc::clone(&interceptor),
             audit: prepared.audit.clone(),
-            agent: Arc::clone(&prepared.agent),
+            agent: Arc::clone(&agent),
             netns: enclosure.netns.cookie(),
             cgroup: enclosure.cgroup_path(),
         });
-        let server = Arc::new(names::server(Arc::clone(&names), &prepared.agent, &prepared.audit));
+        let server = Arc::new(names::server(Arc::clone(&names), &agent, &prepared.audit));
         let _inside = runtime.enter(); // tokio's sockets register with the runtime
         let sockets = enclosure.sockets()?;
         let mut tasks = JoinSet::new();
         tasks.spawn(gate::accept(sockets.intercept, gate, watcher.clone()));
         tasks.spawn(dns::serve(sockets.dns_udp, sockets.dns_tcp, server, watcher.clone()));
-        let (agent, audit) = (Arc::clone(&prepared.agent), prepared.audit.clone());
+        let audit = prepared.audit.clone();
         let recorder = Arc::new(watch::Recorder::new(Arc::clone(kernel), agent, audit, names));
         let mut timers = JoinSet::new();
         timers.spawn(Arc::clone(&recorder).run(watcher));

@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::audit::{Audit, Draft, Event};
 use crate::connection::Interceptor;
 use crate::dns::Names;
-use crate::identify::Agent;
+use crate::identify::AgentCell;
 use crate::outcome::{Decision, Reason, Stage};
 use crate::policy::{Host, HostName};
 use crate::redirect::ebpf::Kernel;
@@ -59,7 +59,7 @@ pub(super) async fn beat(kernel: Arc<Kernel>) {
 #[derive(Debug)]
 pub(super) struct Recorder {
     kernel: Arc<Kernel>,
-    agent: Arc<Agent>,
+    agent: Arc<AgentCell>,
     audit: Audit,
     names: Arc<Names>,
     /// Names to which UDP was refused and recorded.
@@ -69,7 +69,7 @@ pub(super) struct Recorder {
 impl Recorder {
     pub(super) fn new(
         kernel: Arc<Kernel>,
-        agent: Arc<Agent>,
+        agent: Arc<AgentCell>,
         audit: Audit,
         names: Arc<Names>,
     ) -> Self {
@@ -118,9 +118,9 @@ fn destination(event: &KernelEvent) -> Option<SocketAddr> {
     }
 }
 
-fn draft(event: &KernelEvent, agent: &Agent) -> Draft {
+fn draft(event: &KernelEvent, agent: &AgentCell) -> Draft {
     let mut draft = Draft::new(Event::KernelDeny, Decision::Deny)
-        .agent(agent)
+        .whose(agent)
         .layer(Stage::Kernel)
         .reason(event.reason);
     if let Some(process) = &event.process {
