@@ -19,9 +19,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub use interceptor::{AgentState, Interceptor, InterceptorParts, NameOf, Settings};
 
 use crate::audit::{Draft, Event};
-use crate::forward::pool::Shelf;
 use crate::http::serve;
-use crate::identify::Flow;
+use crate::identify::{Agent, Flow};
 use crate::outcome::{Decision, Reason, Stage};
 use crate::policy::{self, Denial, Facts, Host, Layer, UpstreamSettings, Verdict};
 use crate::shutdown::Watcher;
@@ -34,7 +33,6 @@ struct Connection {
     interceptor: Arc<Interceptor>,
     flow: Flow,
     state: Arc<AgentState>,
-    shelf: Arc<Shelf>,
     /// Requests that were read; each has its own record.
     requests: AtomicU64,
 }
@@ -196,8 +194,7 @@ where
 impl Connection {
     fn new(interceptor: Arc<Interceptor>, flow: Flow) -> Self {
         let state = interceptor.agent_state(&flow.agent);
-        let shelf = state.shelf(&flow.agent);
-        Self { interceptor, flow, state, shelf, requests: AtomicU64::new(0) }
+        Self { interceptor, flow, state, requests: AtomicU64::new(0) }
     }
 
     /// The name behind the synthetic address that the agent dialled, or a literal address.
@@ -212,13 +209,14 @@ impl Connection {
 
     /// What the operator says about upstreams. Only the outermost policy's word counts: a
     /// delegated one, which the agent may have written, must not lead names elsewhere.
-    fn upstream(&self) -> &UpstreamSettings {
-        self.flow.agent.chain.first().map_or(&self.interceptor.no_upstream, |l| &l.policy.upstream)
+    fn upstream<'a>(&'a self, agent: &'a Agent) -> &'a UpstreamSettings {
+        agent.chain.first().map_or(&self.interceptor.no_upstream, |l| &l.policy.upstream)
     }
 
+    /// Decides with the agent as it is now.
     fn decide(&self, host: &Host, layer: Layer) -> Verdict {
         let facts = Facts { layer, host, port: self.port(), request: None };
-        policy::decide(&self.flow.agent.policies(), &facts)
+        policy::decide(&self.flow.agent.current().policies(), &facts)
     }
 
     /// A record of this connection: who, and the address that was dialled.

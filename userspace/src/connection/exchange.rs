@@ -23,6 +23,7 @@ use crate::http::patience::Stalled;
 use crate::http::refuse::Refusal;
 use crate::http::strict::Unreadable;
 use crate::http::{headers, upgrade};
+use crate::identify::Agent;
 use crate::inject::{self, InjectError, Injection, ScrubReport};
 use crate::outcome::{Decision, Reason, Stage};
 use crate::policy::{self, Denial, Facts, Host, Layer, Permit, RequestFacts, Verdict};
@@ -92,7 +93,9 @@ async fn exchange(
     let admitted = admission::admit(&head, site.tls)
         .map_err(|e| Refused::new(e.reason, Stage::Request, Some(e.why.into())))?;
     let host = agreed_host(site, connection.port(), &admitted)?;
-    let permit = connection.decide_request(site, &host, sent)?;
+    // One agent for the whole exchange: who decides, whose secrets, whose upstream settings.
+    let agent = connection.flow.agent.current();
+    let permit = connection.decide_request(&agent, site, &host, sent)?;
     let allowance =
         connection.state.ledger.admit(&permit, body.size_hint().exact(), Instant::now()).map_err(
             |reason| {
@@ -110,7 +113,7 @@ async fn exchange(
         upgrade::restore(&mut head.headers, protocol.clone());
     }
 
-    let injection = connection.inject(&permit, &host, &mut head)?;
+    let injection = connection.inject(&agent, &permit, &host, &mut head)?;
     let attached = injection.as_ref().map_or(&[][..], Injection::names);
     let guard = connection.begin(&permit, sent, attached).await.map_err(|e| e.at(&host))?;
     let body = match &injection {
@@ -121,8 +124,8 @@ async fn exchange(
     let (upload, upload_state) = Upload::new(body, allowance.clone(), idle);
     let route = Route {
         connector: &connection.interceptor.connector,
-        shelf: &connection.shelf,
-        settings: connection.upstream(),
+        shelf: &connection.state.shelf(&agent),
+        settings: connection.upstream(&agent),
         permit: &permit,
         offer: match site.spoken {
             Spoken::H1 => Offer::H1,
@@ -314,14 +317,20 @@ impl OnEnd for Ending {
 }
 
 impl Connection {
-    fn decide_request(&self, site: &Site, host: &Host, sent: &Sent) -> Result<Permit, Refused> {
+    fn decide_request(
+        &self,
+        agent: &Agent,
+        site: &Site,
+        host: &Host,
+        sent: &Sent,
+    ) -> Result<Permit, Refused> {
         let facts = Facts {
             layer: Layer::Request { tls: site.tls },
             host,
             port: self.port(),
             request: Some(RequestFacts { method: sent.method.as_str(), path: sent.uri.path() }),
         };
-        match policy::decide(&self.flow.agent.policies(), &facts) {
+        match policy::decide(&agent.policies(), &facts) {
             Verdict::Allow(permit) => Ok(permit),
             Verdict::Deny(denial) | Verdict::Ask(denial) => {
                 Err(Refused::by(denial, Stage::Request).at(host))
@@ -335,11 +344,12 @@ impl Connection {
     /// outermost policy's secrets are the operator's; `None` where it has none.
     fn inject(
         &self,
+        agent: &Agent,
         permit: &Permit,
         host: &Host,
         head: &mut Parts,
     ) -> Result<Option<Injection>, Refused> {
-        let Some(link) = self.flow.agent.chain.first() else { return Ok(None) };
+        let Some(link) = agent.chain.first() else { return Ok(None) };
         if link.credentials.all().is_empty() && permit.credentials().is_empty() {
             return Ok(None);
         }

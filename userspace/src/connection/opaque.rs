@@ -21,6 +21,7 @@ pub(super) async fn relay<IO>(
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let interceptor = &connection.interceptor;
+    let agent = connection.flow.agent.current();
     let allowance = match connection.state.ledger.admit(permit, None, Instant::now()) {
         Ok(allowance) => allowance,
         Err(reason) => {
@@ -36,12 +37,13 @@ pub(super) async fn relay<IO>(
     if guard.durable().await.is_err() {
         return record(guard.finish(ended(Reason::AuditUnavailable)));
     }
-    let upstream = match interceptor.connector.dialer.dial(permit, connection.upstream()).await {
-        Ok(upstream) => upstream,
-        Err(error) => {
-            return record(guard.finish(ended(error.reason()).message(&error.to_string())));
-        }
-    };
+    let upstream =
+        match interceptor.connector.dialer.dial(permit, connection.upstream(&agent)).await {
+            Ok(upstream) => upstream,
+            Err(error) => {
+                return record(guard.finish(ended(error.reason()).message(&error.to_string())));
+            }
+        };
     let copying = tcp::copy(io, upstream, allowance, interceptor.settings.idle);
     let outcome = tokio::select! {
         copied = copying => Outcome {

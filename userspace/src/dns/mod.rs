@@ -14,4 +14,4 @@ pub mod serve; // UDP and TCP on tokio
 pub use answer::{Answer, Answered, DnsOutcome, Transport, answer};
 pub use pool::{Exhausted, Names, Pair, Standing, is_synthetic};
 pub use record::{DnsRecord, Recorder, Sink};
-pub use serve::{AllowsName, Handler, Server, serve};
+pub use serve::{Handler, NameView, Server, serve};

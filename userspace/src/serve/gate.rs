@@ -115,7 +115,7 @@ impl Gate {
 
     fn refuse_unknown(&self, peer: SocketAddr) {
         let draft = Draft::new(Event::Connect, Decision::Deny)
-            .agent(&self.agent.current())
+            .whose(&self.agent)
             .layer(Stage::Connect)
             .reason(Reason::FlowUnknown)
             .message(&format!("from {peer}"));

@@ -4,28 +4,40 @@
 use std::sync::Arc;
 
 use crate::audit::{Audit, Draft, Event};
-use crate::dns::{AllowsName, DnsRecord, Names, Recorder, Server, Sink};
+use crate::dns::{DnsRecord, NameView, Names, Recorder, Server, Sink};
 use crate::identify::AgentCell;
 use crate::outcome::Stage;
 use crate::policy::{HostName, UnmatchedNames};
 
-/// The DNS server of an agent. A name is answered as allowed only if every level of the agent's
-/// chain, as it is at that moment, could allow it; `unmatched` holds where the chain does not say.
+/// The DNS server of an agent. Each query is answered by the chain as it is then; `default` holds
+/// where no level says what names get that no rule could allow.
 pub(super) fn server(
     names: Arc<Names>,
     agent: &Arc<AgentCell>,
-    unmatched: UnmatchedNames,
+    default: UnmatchedNames,
     audit: &Audit,
 ) -> Server {
-    let cell = Arc::clone(agent);
-    let allowed: AllowsName = Box::new(move |name: &HostName| {
-        let agent = cell.current();
+    let view = Box::new(View { agent: Arc::clone(agent), default });
+    Server::new(names, view, Recorder::new(sink(agent, audit)))
+}
+
+struct View {
+    agent: Arc<AgentCell>,
+    default: UnmatchedNames,
+}
+
+impl NameView for View {
+    /// Only if every level of the chain could allow it.
+    fn allows(&self, name: &HostName) -> bool {
+        let agent = self.agent.current();
         !agent.chain.is_empty() && agent.chain.iter().all(|l| l.policy.could_allow_name(name))
-    });
-    // The outermost policy that says something decides.
-    let unmatched =
-        agent.current().chain.iter().find_map(|l| l.policy.unmatched).unwrap_or(unmatched);
-    Server::new(names, allowed, unmatched, Recorder::new(sink(agent, audit)))
+    }
+
+    /// The outermost policy that says something decides.
+    fn unmatched(&self) -> UnmatchedNames {
+        let agent = self.agent.current();
+        agent.chain.iter().find_map(|l| l.policy.unmatched).unwrap_or(self.default)
+    }
 }
 
 fn sink(agent: &Arc<AgentCell>, audit: &Audit) -> Sink {
@@ -33,7 +45,7 @@ fn sink(agent: &Arc<AgentCell>, audit: &Audit) -> Sink {
     Arc::new(move |record: DnsRecord<'_>| {
         let outcome = record.outcome;
         let mut draft = Draft::new(Event::Dns, outcome.decision)
-            .agent(&agent.current())
+            .whose(&agent)
             .layer(Stage::Dns)
             .host_text(outcome.name.trim_end_matches('.'))
             .protocol_text(outcome.transport.as_str())

@@ -102,7 +102,7 @@ impl Recorder {
             }
             let mut draft = draft(&event);
             if let Some(service) = service {
-                draft = draft.agent(&service.cell.current());
+                draft = draft.whose(&service.cell);
             }
             if let Some(name) = name {
                 draft = draft.host(&Host::Name(name));

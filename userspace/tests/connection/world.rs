@@ -10,7 +10,7 @@ use egret::audit::{Audit, Record};
 use egret::connection::{self, Interceptor, InterceptorParts, Settings};
 use egret::forward::dial::{Resolve, Resolving};
 use egret::http::serve::ServeLimits;
-use egret::identify::{Agent, AgentLink, Flow, OriginalDst, Process, SessionId};
+use egret::identify::{Agent, AgentCell, AgentLink, Flow, OriginalDst, Process, SessionId};
 use egret::inject::CredentialSet;
 use egret::outcome::Reason;
 use egret::policy::{
@@ -40,7 +40,7 @@ pub const OTHER: &str = "198.18.0.2";
 pub struct World {
     pub interceptor: Arc<Interceptor>,
     pub audit: Audit,
-    agent: Arc<Agent>,
+    agent: Arc<AgentCell>,
     trigger: shutdown::Trigger,
     watcher: shutdown::Watcher,
 }
@@ -151,7 +151,8 @@ impl World {
             session: SessionId("0123456789abcdef".into()),
         };
         let (trigger, watcher) = shutdown::channel();
-        Self { interceptor: interceptor.into(), audit, agent: agent.into(), trigger, watcher }
+        let agent = AgentCell::new(agent).into();
+        Self { interceptor: interceptor.into(), audit, agent, trigger, watcher }
     }
 
     /// A connection of the agent to `ip:port`, in memory.
