@@ -4,9 +4,12 @@
 pub const DEFAULT_STATE: &str = "/var/lib/egret";
 
 mod args;
+mod bundle;
+mod gather;
 mod load;
 mod shorthand;
 
 pub use args::PolicyArgs;
+pub use bundle::PolicyBundle;
 pub use load::{LoadError, Loaded, load_policy};
 pub use shorthand::{parse_allow, parse_bearer, parse_resolve};

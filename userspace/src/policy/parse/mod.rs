@@ -15,6 +15,7 @@ mod units;
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 
 pub use diagnostic::{Diagnostic, Location, locate};
@@ -29,7 +30,8 @@ use reader::Reader;
 use rules::RuleDraft;
 
 /// A file that a policy uses.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct UsedFile {
     /// The same for the same file, however it is named.
     pub id: String,
