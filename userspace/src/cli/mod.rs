@@ -1,7 +1,9 @@
 //! The command line. One file per subcommand; this file is the map.
 
+mod attach;
 mod audit;
 mod check;
+mod daemon;
 mod doctor;
 mod explain;
 mod generate;
@@ -9,6 +11,7 @@ mod log;
 mod output;
 mod run;
 mod state;
+mod status;
 mod test;
 
 use std::path::PathBuf;
@@ -16,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::contain::init;
+use crate::{contain::init, intercept};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -47,6 +50,16 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run a command whose every connection is enforced
     Run(run::Args),
+    /// Enforce policies on cgroups, slices, units and containers that exist or will
+    Daemon(daemon::Args),
+    /// Govern a running cgroup, slice, unit, container or process's group
+    Attach(attach::AttachArgs),
+    /// Let an agent's cgroup go, or close it
+    Detach(attach::DetachArgs),
+    /// Let the daemon read egret.toml and every policy again, all or nothing
+    Reload(attach::ReloadArgs),
+    /// Show what the daemon governs
+    Status(status::Args),
     /// Check policy files and print every error at once
     Check(check::Args),
     /// Say what a policy decides about a request, and why
@@ -70,11 +83,19 @@ pub fn main() -> ExitCode {
     if let Some(code) = init::entry(std::env::args_os()) {
         return code;
     }
+    if let Some(code) = intercept::entry(std::env::args_os()) {
+        return code;
+    }
     let cli = Cli::parse();
     log::init();
     let state = cli.state.unwrap_or_else(state::default_dir);
     match cli.command {
         Command::Run(args) => run::run(args, &state),
+        Command::Daemon(args) => daemon::run(args, &state),
+        Command::Attach(args) => attach::attach(args),
+        Command::Detach(args) => attach::detach(&args),
+        Command::Reload(args) => attach::reload(&args),
+        Command::Status(args) => status::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Test(args) => test::run(&args),

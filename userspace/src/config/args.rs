@@ -1,15 +1,17 @@
 //! The flags with which every command names a policy.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde::{Deserialize, Serialize};
 
 use super::bundle::PolicyBundle;
 use super::gather::gather;
 use super::load::{LoadError, Loaded};
 
 /// A policy file, shorthands, or both: shorthands are added to the file's rules.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
 pub struct PolicyArgs {
     /// The policy file.
     #[arg(long, help_heading = "Policy", value_name = "FILE", env = "EGRET_POLICY")]
@@ -43,12 +45,38 @@ impl PolicyArgs {
         bundle.load().map(|_| bundle)
     }
 
+    /// The same, for a process with another working folder: every path is absolute.
+    ///
+    /// # Errors
+    /// When the working folder is not known.
+    pub fn absolute(&self) -> io::Result<Self> {
+        let absolute = |path: &PathBuf| std::path::absolute(path);
+        let bearer = self.bearer.iter().map(|text| absolute_reference(text));
+        Ok(Self {
+            policy: self.policy.as_ref().map(absolute).transpose()?,
+            bearer: bearer.collect::<io::Result<_>>()?,
+            upstream_ca: self.upstream_ca.iter().map(absolute).collect::<io::Result<_>>()?,
+            ..self.clone()
+        })
+    }
+
     /// The policy that these flags name.
     ///
     /// # Errors
     /// When neither a file nor an `--allow` is given, and for everything that is wrong with them.
     pub fn load(&self) -> Result<Loaded, LoadError> {
         gather(self).load()
+    }
+}
+
+/// `HOST=file:PATH` with an absolute path; any other reference as it is.
+fn absolute_reference(text: &str) -> io::Result<String> {
+    match text.split_once("=file:") {
+        Some((host, path)) => {
+            let path = std::path::absolute(Path::new(path))?;
+            Ok(format!("{host}=file:{}", path.display()))
+        }
+        None => Ok(text.to_owned()),
     }
 }
 

@@ -67,6 +67,7 @@ impl Governor {
                 attachment: None,
                 closed: None,
                 private: false,
+                label: None,
                 sockets: Sockets::default(),
             },
         );

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use super::agents::PlaceError;
 use super::link::LinkError;
 use crate::config::LoadError;
+use crate::contain::ContainError;
+use crate::contain::user::UserError;
 use crate::redirect::attach::AttachError;
 use crate::redirect::bpffs::BpffsError;
 use crate::redirect::cgroup::CgroupError;
@@ -60,6 +62,14 @@ pub enum DaemonError {
     Policy { name: String, why: String },
     #[error("{path}: {source}")]
     At { path: PathBuf, source: io::Error },
+    #[error("only root may run a command as another user ({0})")]
+    User(String),
+    #[error("only root may leave set-user-id programs their effect (--allow-new-privileges)")]
+    Privileges,
+    #[error(transparent)]
+    UnknownUser(UserError),
+    #[error(transparent)]
+    Contain(ContainError),
     #[error("cannot {doing}: {source}")]
     Io { doing: &'static str, source: io::Error },
 }

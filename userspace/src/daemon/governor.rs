@@ -68,6 +68,8 @@ pub(super) struct Governed {
     /// Why it is refused everything.
     pub(super) closed: Option<String>,
     pub(super) private: bool,
+    /// What records call it, if not by its name.
+    pub(super) label: Option<String>,
     pub(super) sockets: Sockets,
 }
 
@@ -144,7 +146,7 @@ pub(super) fn order(now: &Now, name: &str) -> Option<AgentOrder> {
         .iter()
         .map(|level| {
             let at = now.agents.get(*level).filter(|g| g.closed.is_none())?;
-            Some(at.definition.as_ref()?.link(level))
+            Some(at.definition.as_ref()?.link(at.label.as_deref().unwrap_or(level)))
         })
         .collect();
     Some(AgentOrder {

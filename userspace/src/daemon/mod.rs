@@ -25,6 +25,7 @@ mod notify;
 mod records;
 mod reload;
 mod restart;
+mod runs;
 mod scan;
 mod server;
 mod start;

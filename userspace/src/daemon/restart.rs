@@ -87,6 +87,7 @@ impl Governor {
                 attachment,
                 closed,
                 private: matches!(record.source, Source::Run),
+                label: None,
                 sockets: Sockets::default(),
             },
         );

@@ -208,13 +208,4 @@ impl Governor {
             _ => Err(super::link::LinkError::Confused.into()),
         }
     }
-
-    fn run_asked(
-        self: &Arc<Self>,
-        _peer: &Peer,
-        _run: crate::control::wire::Run,
-        _fds: Vec<OwnedFd>,
-    ) -> (Answer, Vec<OwnedFd>) {
-        (Answer::Refused("not yet".into()), Vec::new())
-    }
 }

@@ -75,6 +75,7 @@ pub(super) fn start(
         power: read.config.power,
         user,
         authority,
+        trust: files,
     };
     let supervisor = Supervisor::new(terms, kernel.feed().clone());
     let running = supervisor.start()?;

@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 
 use super::error::DaemonError;
 use super::link::{Link, LinkError};
+use crate::contain::TrustFiles;
 use crate::confine::{Confined, Confinement, Identity};
 use crate::intercept::wire::{ARGUMENT, Note, Order, Pem, Report, Start};
 use crate::redirect::feed::Feed;
@@ -41,6 +42,8 @@ pub(super) struct Terms {
     /// The user that it becomes; None where there is no such user: uid 0 without capabilities.
     pub(super) user: Option<Identity>,
     pub(super) authority: Authority,
+    /// What commands that are run for users are given to trust.
+    pub(super) trust: TrustFiles,
 }
 
 /// The interceptor that is, if one is.
@@ -181,6 +184,10 @@ impl Supervisor {
         now.restarts += 1;
     }
 
+    pub(super) fn trust(&self) -> &TrustFiles {
+        &self.terms.trust
+    }
+
     /// The interceptor, to give it orders.
     pub(super) fn link(&self) -> Result<Arc<Link>, LinkError> {
         self.lock().link.clone().ok_or(LinkError::Gone)
@@ -289,6 +296,7 @@ fn launch(socket: &OwnedFd) -> io::Result<(Pid, OwnedFd)> {
         program: c"/proc/self/exe",
         argv: &argv,
         env: &env,
+        stdio: None,
         keep: &[high.as_fd()],
         cgroup: None,
         namespaces: 0,

@@ -93,6 +93,30 @@ impl Hierarchy {
         Err(io_error(&path)(io::ErrorKind::NotFound.into()))
     }
 
+    /// Makes a group of this name beside those of the sessions. Whoever makes it removes it: it is
+    /// left as it is when the value is dropped.
+    ///
+    /// # Errors
+    /// When there is one already, or this process may not make it.
+    pub fn make(&self, name: &str) -> Result<Cgroup, CgroupError> {
+        let path = self.root.join(PARENT).join(name);
+        for _ in 0..CONTENDERS {
+            fs::create_dir_all(self.root.join(PARENT)).map_err(io_error(&path))?;
+            match fs::create_dir(&path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                made => {
+                    return made.map_err(io_error(&path)).and_then(|()| Cgroup::open(path, false));
+                }
+            }
+        }
+        Err(io_error(&path)(io::ErrorKind::NotFound.into()))
+    }
+
+    /// A group's path from the root of the hierarchy, as /proc/PID/cgroup shows it.
+    pub fn relative(&self, path: &Path) -> PathBuf {
+        Path::new("/").join(path.strip_prefix(&self.root).unwrap_or(path))
+    }
+
     /// Opens a group that exists, and leaves it as it is when the value is dropped.
     ///
     /// # Errors
@@ -259,9 +283,17 @@ impl Cgroup {
     }
 
     fn tear_down(&self) -> Result<(), CgroupError> {
+        self.end(DEATH)
+    }
+
+    /// Kills what is left and removes the group, which stays open here.
+    ///
+    /// # Errors
+    /// When a process survives for so long, or a folder cannot be removed.
+    pub fn end(&self, limit: Duration) -> Result<(), CgroupError> {
         if self.populated()? {
             self.kill_all()?;
-            if !self.wait_empty(DEATH)? {
+            if !self.wait_empty(limit)? {
                 return Err(CgroupError::StillPopulated(self.path.clone()));
             }
         }

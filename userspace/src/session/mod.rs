@@ -12,6 +12,7 @@
 mod enclosure;
 mod error;
 mod keys;
+pub mod remote;
 mod world;
 
 use std::ffi::OsString;
@@ -24,6 +25,7 @@ use tokio::task::JoinSet;
 
 pub use error::SessionError;
 
+use crate::config::PolicyBundle;
 use crate::audit::{Audit, AuditOptions, Draft, Event, Summary};
 use crate::contain::{self, ExitStatus, hardening, user};
 use crate::forward::resolve::Resolver;
@@ -46,6 +48,8 @@ pub struct Options {
     /// The agent's name in records.
     pub name: Option<String>,
     pub policy: Policy,
+    /// The same as written, for a daemon.
+    pub bundle: PolicyBundle,
     pub command: Vec<OsString>,
     /// `--user`: a name or number, with `:group`.
     pub user: Option<String>,

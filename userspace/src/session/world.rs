@@ -6,7 +6,9 @@ use std::os::fd::AsFd as _;
 use super::enclosure::Enclosure;
 use super::{Options, Prepared, SessionError};
 use crate::contain::{Plan, Spec, TrustFiles, env, trust};
+use crate::contain::user::Target;
 use crate::dns::pool::{LOCAL_V4, LOCAL_V6};
+use crate::inject::CredentialSet;
 
 /// Everything that starts the command.
 pub(super) fn spec<'a>(
@@ -19,7 +21,9 @@ pub(super) fn spec<'a>(
         .map_err(|source| SessionError::Io { doing: "find the working folder", source })?;
     let mut plan = Plan::new(options.command.clone(), prepared.user.clone());
     plan.cwd = cwd.into_os_string();
-    plan.env = environment(prepared);
+    let sets = prepared.credentials();
+    let sets: Vec<&CredentialSet> = sets.iter().map(|set| &**set).collect();
+    plan.env = environment(&prepared.user, &sets);
     plan.trust = trust;
     plan.resolv_conf = Some(format!(
         "# Answered by egret; nothing asked here leaves this machine.\n\
@@ -44,16 +48,17 @@ pub(super) fn spec<'a>(
 }
 
 /// The operator's environment without what is secret, with what stands for it.
-fn environment(prepared: &Prepared) -> Vec<(OsString, OsString)> {
-    let sets = prepared.credentials();
+pub(super) fn environment(
+    user: &Target,
+    sets: &[&CredentialSet],
+) -> Vec<(OsString, OsString)> {
     let consumed: Vec<String> = sets.iter().flat_map(|c| c.consumed_env()).collect();
     let names: Vec<&str> = consumed.iter().map(String::as_str).collect();
     let values: Vec<&[u8]> =
         sets.iter().flat_map(|c| c.all()).map(|c| c.secret.expose()).collect();
     let java = std::env::var("JAVA_TOOL_OPTIONS").ok();
     let own = |(name, value): (String, String)| (OsString::from(name), OsString::from(value));
-    let set = prepared
-        .user
+    let set = user
         .variables()
         .into_iter()
         .chain(trust::variables(java.as_deref()))
