@@ -1,27 +1,31 @@
-//! What the agent's clients are given to trust: the system's roots and the session's CA, in every
-//! form that clients read, and the variables that point to them.
+//! What the agent's clients are given to trust: the system's roots and egret's CA, in every form
+//! that clients read, and the variables that point to them.
 
 mod der;
 mod pkcs12;
+mod publish;
 mod subject_hash;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+
+pub use publish::publish;
 
 use super::TRUST_DIR;
 use super::plan::TrustFiles;
 
 /// Names inside [`TRUST_DIR`].
-pub(super) const BUNDLE: &str = "ca-bundle.crt";
-pub(super) const SESSION_CA: &str = "session-ca.crt";
-pub(super) const STORE: &str = "truststore.p12";
+pub const BUNDLE: &str = "bundle.pem";
+pub const CA: &str = "ca.pem";
+pub const STORE: &str = "bundle.p12";
 pub(super) const HASHED_DIR: &str = "certs";
 
 /// Where distributions keep the bundle: Debian, Fedora, OpenBSD and Alpine's name, openSUSE, Arch.
-pub(super) const SYSTEM_BUNDLES: &[&str] = &[
+const SYSTEM_BUNDLES: &[&str] = &[
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
@@ -42,20 +46,20 @@ pub(super) const HASHED_FOLDERS: &[&str] = &[
 ];
 
 /// Java's stores: where distributions keep them, and where runtimes are installed.
-pub(super) const JAVA_STORES: &[&str] = &[
+const JAVA_STORES: &[&str] = &[
     "/etc/ssl/certs/java/cacerts",
     "/etc/pki/ca-trust/extracted/java/cacerts",
     "/var/lib/ca-certificates/java-cacerts",
     "/etc/ca-certificates/extracted/java-cacerts",
 ];
-pub(super) const JVM_FOLDERS: &[&str] = &["/usr/lib/jvm", "/usr/java", "/opt/java"];
+const JVM_FOLDERS: &[&str] = &["/usr/lib/jvm", "/usr/java", "/opt/java"];
 
 /// Why the trust store could not be made.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum TrustError {
-    #[error("the session's CA is not one PEM certificate")]
+    #[error("the CA is not one PEM certificate")]
     SessionCa,
-    #[error("the session's CA has a subject that cannot be read")]
+    #[error("the CA has a subject that cannot be read")]
     Subject,
 }
 
@@ -78,6 +82,25 @@ pub fn files(system_roots: &str, session_ca: &str) -> Result<TrustFiles, TrustEr
         CertificateDer::pem_slice_iter(bundle_pem.as_bytes()).filter_map(Result::ok).collect();
     let pkcs12 = pkcs12::trust_store(&roots);
     Ok(TrustFiles { bundle_pem, session_pem: session_ca.to_owned(), subject_hash, pkcs12 })
+}
+
+/// The system's bundles that exist here, symlinks followed, each once.
+pub fn bundles_here() -> BTreeSet<PathBuf> {
+    existing(SYSTEM_BUNDLES.iter().map(PathBuf::from))
+}
+
+/// The Java stores that exist here, symlinks followed, each once.
+pub fn java_stores_here() -> BTreeSet<PathBuf> {
+    let jvms = JVM_FOLDERS.iter().filter_map(|f| std::fs::read_dir(f).ok()).flatten().flatten();
+    let inside = jvms.flat_map(|jvm| {
+        ["lib/security/cacerts", "jre/lib/security/cacerts"].map(|p| jvm.path().join(p))
+    });
+    existing(JAVA_STORES.iter().map(PathBuf::from).chain(inside))
+}
+
+/// What the paths lead to, each once.
+pub(super) fn existing(paths: impl Iterator<Item = PathBuf>) -> BTreeSet<PathBuf> {
+    paths.filter_map(|p| std::fs::canonicalize(p).ok()).collect()
 }
 
 /// The text of the first of the system's bundles that can be read; empty when there is none.
@@ -104,8 +127,8 @@ pub fn variables(java_options: Option<&str>) -> Vec<(OsString, OsString)> {
     .map(|name| (name.into(), path(BUNDLE)))
     .collect();
     // These two are added to the runtime's own roots.
-    all.push(("NODE_EXTRA_CA_CERTS".into(), path(SESSION_CA)));
-    all.push(("DENO_CERT".into(), path(SESSION_CA)));
+    all.push(("NODE_EXTRA_CA_CERTS".into(), path(CA)));
+    all.push(("DENO_CERT".into(), path(CA)));
     all.push(("SSL_CERT_DIR".into(), path(HASHED_DIR)));
     let store = Path::new(TRUST_DIR).join(STORE);
     let mut java = format!(
