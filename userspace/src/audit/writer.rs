@@ -110,7 +110,7 @@ impl Writer {
     fn count(&mut self, record: &Record) {
         self.counters.count(record);
         let known = self.sessions.contains_key(&record.session);
-        if *record.session != *self.journal.session() && (known || self.sessions.len() < SESSIONS) {
+        if record.session != *self.journal.session() && (known || self.sessions.len() < SESSIONS) {
             self.sessions.entry(Arc::clone(&record.session)).or_default().count(record);
         }
     }

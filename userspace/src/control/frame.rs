@@ -26,7 +26,7 @@ const IN_FILE: u8 = 1;
 ///
 /// # Errors
 /// When the peer is gone, or there are too many descriptors.
-pub fn send<T: Serialize>(
+pub(crate) fn send<T: Serialize>(
     socket: impl AsFd,
     value: &T,
     fds: &[BorrowedFd<'_>],
@@ -48,7 +48,7 @@ pub fn send<T: Serialize>(
 ///
 /// # Errors
 /// `InvalidData` for anything that is not such a message; the error of `recvmsg(2)`.
-pub fn receive<T: DeserializeOwned>(
+pub(crate) fn receive<T: DeserializeOwned>(
     socket: impl AsFd,
 ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let Some((packet, mut fds)) = fdpass::receive_all(socket)? else { return Ok(None) };

@@ -14,7 +14,7 @@ pub(super) struct Places(BTreeMap<String, PathBuf>);
 
 /// Why an agent cannot have a group.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum PlaceError {
+pub enum PlaceError {
     #[error("an agent named `{0}` is attached already; detach it first, or choose another name")]
     NameTaken(String),
     #[error("the agent `{0}` is attached to this cgroup already: one cgroup has one policy")]

@@ -17,7 +17,7 @@ use crate::redirect::netns::NetnsError;
 use crate::redirect::pins::PinError;
 use crate::redirect::self_test::SelfTestError;
 use crate::redirect::target::TargetError;
-use crate::tls::authority::AuthorityError;
+use crate::tls::authority::store::StoreError;
 
 /// What can fail. Whatever it is, what was enforced before is enforced still, or closed.
 #[derive(Debug, thiserror::Error)]
@@ -38,8 +38,8 @@ pub enum DaemonError {
     Cgroup(#[from] CgroupError),
     #[error(transparent)]
     SelfTest(#[from] SelfTestError),
-    #[error("the certificate authority: {0}")]
-    Authority(#[from] AuthorityError),
+    #[error(transparent)]
+    Authority(#[from] StoreError),
     #[error(transparent)]
     Interceptor(#[from] LinkError),
     #[error(transparent)]

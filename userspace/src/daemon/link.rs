@@ -21,7 +21,7 @@ const ROOM_SECONDS: i64 = 5;
 
 /// Why an order was not carried out.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LinkError {
+pub enum LinkError {
     #[error("the interceptor is not there; it is being started again, and everything is refused meanwhile")]
     Gone,
     #[error("the interceptor did not answer in time")]

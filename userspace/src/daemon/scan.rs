@@ -148,14 +148,14 @@ impl Governor {
     fn attach_matches(&self, now: &mut Now) {
         let Some(config) = now.config.clone() else { return };
         for agent in &config.agents {
-            let found = find(&agent.target, &self.hierarchy).unwrap_or_default();
+            let found = find(&agent.target, &self.hierarchy);
             let Some(definition) = now.definitions.get(&agent.name).cloned() else { continue };
             for path in found {
                 if now.places.at(&path).is_some() || now.released.contains(&path) {
                     continue;
                 }
                 let wanted = Wanted {
-                    name: name_of(&agent.name, agent.target.is_exact(), &path),
+                    name: name_of(&agent.name, !agent.target.to_string().contains('*'), &path),
                     path: path.clone(),
                     definition: Arc::clone(&definition),
                     config: Some(agent.name.clone()),

@@ -58,7 +58,7 @@ pub(super) fn start(
     let authority = Authority::load_or_create(&options.state.join("ca"))?;
     let files = trust::files(&trust::system_roots(), &authority.pem())
         .map_err(|e| DaemonError::io("make the trust files")(std::io::Error::other(e)))?;
-    trust::publish(&files, &options.run.join("trust"))
+    trust::publish(&options.run.join("trust"), &files)
         .map_err(DaemonError::at(&options.run.join("trust")))?;
     let user = identity(&read.config.user);
     if user.is_none() {

@@ -17,7 +17,6 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, User};
-use zeroize::Zeroizing;
 
 use super::error::DaemonError;
 use super::link::{Link, LinkError};
@@ -94,14 +93,14 @@ impl Supervisor {
 
     fn hand_over(&self, link: &Link) -> Result<Confined, DaemonError> {
         let terms = &self.terms;
-        let (cert, key) = terms.authority.to_pem_pair();
+        let pair = terms.authority.to_pem_pair();
         let start = Start {
             state: terms.state.clone(),
             confinement: self.confinement(),
             lease: terms.lease,
             power: terms.power,
-            authority_cert: cert,
-            authority_key: Pem(Zeroizing::new(key.to_string())),
+            authority_certificate: pair.certificate,
+            authority_key: Pem(pair.key),
             opening: format!("daemon {}", env!("CARGO_PKG_VERSION")),
         };
         let fds = self.feed.fds();

@@ -19,7 +19,7 @@ use crate::identify::SessionId;
 use crate::redirect::feed::Feed;
 use crate::serve::Shared;
 use crate::sys::process;
-use crate::tls::authority::Authority;
+use crate::tls::authority::{Authority, PemPair};
 use crate::tls::leaf::LeafMinter;
 
 /// Exit code of an interceptor that could not serve.
@@ -82,12 +82,15 @@ fn begin(start: &Start, maps: Vec<OwnedFd>) -> Result<(Shared, Confined), Failur
     hardening::raise_open_files()?;
     let [flows, lease, events, stats] = <[OwnedFd; 4]>::try_from(maps)
         .map_err(|_| io::Error::other("the warden passed other maps than expected"))?;
-    let authority = Authority::from_pem_pair(&start.authority_cert, &start.authority_key.0)?;
+    let authority = Authority::from_pem_pair(&PemPair {
+        certificate: start.authority_certificate.clone(),
+        key: start.authority_key.0.clone(),
+    })?;
     // Roots and random numbers are needed for the first request; what they are read from may be
     // out of sight afterwards.
     crate::tls::warm();
     let confined = confine::confine(&start.confinement)?;
-    let feed = Arc::new(Feed::from_fds(flows, lease, events, stats, start.lease)?);
+    let feed = Arc::new(Feed::from_fds([flows, lease, events, stats], start.lease)?);
     let session = SessionId::random();
     let opening = Draft::note(Event::SessionStart).message(&start.opening);
     let audit = Audit::open(&AuditOptions {

@@ -8,7 +8,8 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::io::unix::AsyncFd;
+use tokio::io::Interest;
+use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 
 use super::wire::{AgentOrder, LISTENERS, LinkOrder, Note, NoteKind, Numbered, Order, Report};
@@ -55,8 +56,10 @@ impl watch::Services for Agents {
 /// # Errors
 /// When the socket fails in another way.
 pub(super) async fn serve(socket: OwnedFd, steward: Steward) -> io::Result<()> {
-    nix::fcntl::fcntl(&socket, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
-    let socket = AsyncFd::new(socket)?;
+    // A packet socket; of tokio's stream only its readiness is used, never its bytes.
+    let socket = std::os::unix::net::UnixStream::from(socket);
+    socket.set_nonblocking(true)?;
+    let socket = UnixStream::from_std(socket)?;
     let (trigger, watcher) = shutdown::channel();
     let services: Arc<dyn watch::Services> = Arc::clone(&steward.agents) as _;
     let feed = &steward.shared.feed;
@@ -66,13 +69,13 @@ pub(super) async fn serve(socket: OwnedFd, steward: Steward) -> io::Result<()> {
     timers.spawn(Arc::clone(&recorder).run(watcher));
     timers.spawn(watch::sweep(services, Arc::clone(feed)));
     loop {
-        let received = socket.async_io(tokio::io::Interest::READABLE, receive).await?;
+        let receive = || frame::receive::<Numbered<Order>>(&socket);
+        let received = socket.async_io(Interest::READABLE, receive).await?;
         let Some((Numbered { n, what }, fds)) = received else { break };
         let stop = matches!(what, Order::Stop);
         let report = steward.carry_out(what, fds).await;
         let answer = Numbered { n, what: report };
-        let send = |fd: &OwnedFd| frame::send(fd, &answer, &[]);
-        socket.async_io(tokio::io::Interest::WRITABLE, send).await?;
+        socket.async_io(Interest::WRITABLE, || frame::send(&socket, &answer, &[])).await?;
         if stop {
             break;
         }
@@ -85,12 +88,6 @@ pub(super) async fn serve(socket: OwnedFd, steward: Steward) -> io::Result<()> {
         tracing::error!(%error, "the audit log could not be closed");
     }
     Ok(())
-}
-
-type Received = Option<(Numbered<Order>, Vec<OwnedFd>)>;
-
-fn receive(fd: &OwnedFd) -> io::Result<Received> {
-    frame::receive(fd)
 }
 
 impl Steward {

@@ -58,7 +58,7 @@ pub(crate) struct Start {
     pub(crate) lease: Duration,
     /// Records survive a power failure before the first byte goes upstream.
     pub(crate) power: bool,
-    pub(crate) authority_cert: String,
+    pub(crate) authority_certificate: String,
     pub(crate) authority_key: Pem,
     /// What the log is opened with.
     pub(crate) opening: String,

@@ -59,7 +59,9 @@ pub fn run(
     let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
     let streams = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
     let (answer, fds) = client::ask(run, &Request::Run(Box::new(request)), &streams)?;
-    let (Answer::Started { session, pid }, Ok([socket, pidfd])) = (answer, fds.try_into()) else {
+    let (Answer::Started { session, pid }, Ok([socket, pidfd])) =
+        (answer, <[std::os::fd::OwnedFd; 2]>::try_from(fds))
+    else {
         return Err(ClientError::Closed.into());
     };
     let child = remote.take_over(
