@@ -52,7 +52,7 @@ impl Enclosure {
         self_test::run(&kernel, &hierarchy)?;
         let cgroup = hierarchy.create(session)?;
         let attachment = kernel.attach(&cgroup)?;
-        kernel.set_listeners(netns.cookie(), map_entry(listeners.ports()))?;
+        kernel.set_listeners(netns.cookie(), cgroup.id(), map_entry(listeners.ports()))?;
         let flags = AgentFlags::ACTIVE.with(AgentFlags::PRIVATE_NETNS);
         kernel.set_agent(cgroup.id(), flags)?;
         let kernel = Arc::new(kernel);

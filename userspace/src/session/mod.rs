@@ -109,7 +109,7 @@ fn enclosed(
         status,
         session: prepared.session.clone(),
         summary: prepared.audit.summary(),
-        events_dropped: enclosure.kernel.stats().map_or(0, |s| s.events_dropped),
+        events_dropped: enclosure.kernel.feed().stats().map_or(0, |s| s.events_dropped),
     };
     runtime.shutdown_timeout(Duration::from_millis(200));
     prepared.close(&format!("exit code {}", status.code()));
@@ -200,9 +200,9 @@ impl Served {
         let names = Arc::new(Names::new());
         let interceptor = Arc::new(interceptor(prepared, leaves, &names));
         let (trigger, watcher) = shutdown::channel();
-        let kernel = &enclosure.kernel;
+        let feed = enclosure.kernel.feed();
         let gate = Arc::new(Gate {
-            kernel: Arc::clone(kernel),
+            feed: Arc::clone(feed),
             interceptor: Arc::clone(&interceptor),
             audit: prepared.audit.clone(),
             agent: Arc::clone(&prepared.agent),
@@ -216,11 +216,11 @@ impl Served {
         tasks.spawn(gate::accept(sockets.intercept, gate, watcher.clone()));
         tasks.spawn(dns::serve(sockets.dns_udp, sockets.dns_tcp, server, watcher.clone()));
         let (agent, audit) = (Arc::clone(&prepared.agent), prepared.audit.clone());
-        let recorder = Arc::new(watch::Recorder::new(Arc::clone(kernel), agent, audit, names));
+        let recorder = Arc::new(watch::Recorder::new(Arc::clone(feed), agent, audit, names));
         let mut timers = JoinSet::new();
         timers.spawn(Arc::clone(&recorder).run(watcher));
-        timers.spawn(watch::beat(Arc::clone(kernel)));
-        timers.spawn(watch::sweep(Arc::clone(&interceptor), Arc::clone(kernel)));
+        timers.spawn(watch::beat(Arc::clone(feed)));
+        timers.spawn(watch::sweep(Arc::clone(&interceptor), Arc::clone(feed)));
         Ok(Self { interceptor, trigger, tasks, timers, recorder })
     }
 

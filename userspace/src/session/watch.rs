@@ -15,8 +15,8 @@ use crate::dns::Names;
 use crate::identify::Agent;
 use crate::outcome::{Decision, Reason, Stage};
 use crate::policy::{Host, HostName};
-use crate::redirect::ebpf::Kernel;
 use crate::redirect::events::{Attempt, KernelEvent};
+use crate::redirect::feed::Feed;
 use crate::shutdown::Watcher;
 
 /// A sixth of the lease, so that a few late ticks do not close an agent.
@@ -32,24 +32,24 @@ const READ: Duration = Duration::from_millis(100);
 
 /// Closes upstream connections that have waited too long, and forgets flows whose connection was
 /// never accepted (a client may give up first).
-pub(super) async fn sweep(interceptor: Arc<Interceptor>, kernel: Arc<Kernel>) {
+pub(super) async fn sweep(interceptor: Arc<Interceptor>, feed: Arc<Feed>) {
     let mut ticks = interval(SWEEP);
     loop {
         ticks.tick().await;
         interceptor.sweep();
-        if let Err(error) = kernel.sweep_flows(STALE) {
+        if let Err(error) = feed.sweep_flows(STALE) {
             tracing::warn!(%error, "stale flows could not be removed");
         }
     }
 }
 
 /// Renews the lease until the drain has started and `Watcher` is gone with the session.
-pub(super) async fn beat(kernel: Arc<Kernel>) {
+pub(super) async fn beat(feed: Arc<Feed>) {
     let mut ticks = interval(BEAT);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if let Err(error) = kernel.beat() {
+        if let Err(error) = feed.beat() {
             tracing::error!(%error, "the lease could not be renewed; the kernel will close");
         }
     }
@@ -58,7 +58,7 @@ pub(super) async fn beat(kernel: Arc<Kernel>) {
 /// What turns the kernel's events into records.
 #[derive(Debug)]
 pub(super) struct Recorder {
-    kernel: Arc<Kernel>,
+    feed: Arc<Feed>,
     agent: Arc<Agent>,
     audit: Audit,
     names: Arc<Names>,
@@ -67,13 +67,8 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    pub(super) fn new(
-        kernel: Arc<Kernel>,
-        agent: Arc<Agent>,
-        audit: Audit,
-        names: Arc<Names>,
-    ) -> Self {
-        Self { kernel, agent, audit, names, udp: Mutex::default() }
+    pub(super) fn new(feed: Arc<Feed>, agent: Arc<Agent>, audit: Audit, names: Arc<Names>) -> Self {
+        Self { feed, agent, audit, names, udp: Mutex::default() }
     }
 
     /// Writes the kernel's refusals to the audit log until the drain starts.
@@ -88,7 +83,7 @@ impl Recorder {
 
     /// Writes what is in the ring now.
     pub(super) fn drain(&self) {
-        for event in self.kernel.events() {
+        for event in self.feed.events() {
             let name = destination(&event).and_then(|to| self.names.name_of(to.ip()));
             if event.reason == Reason::UdpRefused && name.as_ref().is_some_and(|n| !self.first(n)) {
                 continue;
