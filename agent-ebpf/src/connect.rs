@@ -12,6 +12,7 @@ use aya_ebpf::programs::{SockAddrContext, SockContext};
 use crate::agent::{self, Agent};
 use crate::context::{self, Destination};
 use crate::error::Error;
+use crate::local;
 use crate::maps::{self, FLOWS};
 
 #[inline(always)]
@@ -19,6 +20,11 @@ pub(crate) fn connect(ctx: &SockAddrContext, destination: &Destination) -> Resul
     let (agent, netns, route) = decide(ctx, &destination.dial)?;
     match route {
         Route::Own => {
+            maps::forget_socket(context::socket(ctx));
+            Ok(())
+        }
+        Route::Shared => {
+            local::dial(ctx, destination, &agent)?;
             maps::forget_socket(context::socket(ctx));
             Ok(())
         }
@@ -37,7 +43,9 @@ pub(crate) fn decide(ctx: &SockAddrContext, dial: &Dial) -> Result<(Agent, u64, 
     let agent = agent::current()?;
     // SAFETY: a helper that reads the context that it is given.
     let netns = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
-    let route = decide::route(*dial, agent.flags, agent::listeners(netns)?)?;
+    let ports = agent::listeners(netns, agent.id)?;
+    let taken = dial.dst.is_loopback() && local::taken(netns, dial.port);
+    let route = decide::route(*dial, agent.flags, ports, taken)?;
     Ok((agent, netns, route))
 }
 

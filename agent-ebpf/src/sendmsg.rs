@@ -7,6 +7,7 @@ use aya_ebpf::programs::SockAddrContext;
 use crate::connect;
 use crate::context::{self, Destination};
 use crate::error::Error;
+use crate::local;
 use crate::maps;
 
 #[inline(always)]
@@ -27,6 +28,7 @@ pub(crate) fn sendmsg(ctx: &SockAddrContext, destination: &Destination) -> Resul
     let (agent, netns, route) = connect::decide(ctx, &destination.dial)?;
     match route {
         Route::Own => Ok(()),
+        Route::Shared => local::dial(ctx, destination, &agent),
         Route::Redirect { port, v4 } => {
             connect::remember(ctx, &destination.dial, &agent, netns, port)?;
             destination.replace(ctx, connect::loopback(v4), port);

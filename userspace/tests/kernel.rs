@@ -26,7 +26,7 @@ fn address(text: &str) -> SocketAddr {
 }
 
 fn reasons(kernel: &Kernel) -> Vec<Reason> {
-    kernel.events().into_iter().map(|e| e.reason).collect()
+    kernel.feed().events().into_iter().map(|e| e.reason).collect()
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn every_hook_fires() {
         let hierarchy = Hierarchy::find().unwrap();
         let proof = self_test::run(&w.kernel, &hierarchy).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(proof.hooks.len(), if proof.ipv6 { 14 } else { 9 });
-        assert_eq!(w.kernel.events(), [], "the test leaves no refusals behind");
+        assert_eq!(w.kernel.feed().events(), [], "the test leaves no refusals behind");
     });
 }
 
@@ -65,7 +65,7 @@ attempt(lambda: go(socket.AF_INET6, ('::ffff:203.0.113.6', 80)))
             assert_eq!((flow.netns, flow.process.uid), (w.netns, 0));
             assert_eq!(flow.process.comm, "python3");
         }
-        assert_eq!(w.kernel.events(), []);
+        assert_eq!(w.kernel.feed().events(), []);
     });
 }
 
@@ -101,7 +101,7 @@ attempt(lambda: u(socket.AF_INET6).sendto(b'x', ('::ffff:203.0.113.5', 443)))
         assert_eq!(w.agent(probe), "EPERM\nEPERM\nEPERM\nEPERM");
         // The control: outside, the namespace has no route, which is another error.
         assert!(!w.outsider(probe).contains("EPERM"));
-        let events = w.kernel.events();
+        let events = w.kernel.feed().events();
         assert_eq!(events.len(), 4);
         for event in &events {
             assert_eq!(event.reason, Reason::UdpRefused);
@@ -213,26 +213,36 @@ fn everything_unknown_is_refused() {
         let flags = AgentFlags::ACTIVE.with(AgentFlags::PRIVATE_NETNS);
         assert_eq!(w.agent(probe), "ok");
 
-        w.kernel.expire().unwrap();
+        w.kernel.feed().expire().unwrap();
         assert_eq!(w.agent(probe), "EPERM");
-        w.kernel.beat().unwrap();
+        w.kernel.feed().beat().unwrap();
         assert_eq!(w.agent(probe), "ok");
 
-        w.kernel.remove_listeners(w.netns).unwrap();
+        w.kernel.remove_listeners(w.netns, w.cgroup.id()).unwrap();
         assert_eq!(w.agent(probe), "EPERM");
-        w.kernel.set_listeners(w.netns, ports).unwrap();
+        w.kernel.set_listeners(w.netns, w.cgroup.id(), ports).unwrap();
         assert_eq!(w.agent(probe), "ok");
 
         w.kernel.set_agent(w.cgroup.id(), AgentFlags::default()).unwrap();
         assert_eq!(w.agent(probe), "EPERM");
         w.kernel.remove_agent(w.cgroup.id()).unwrap();
         assert_eq!(w.agent(probe), "EPERM");
+        // With the agent its listeners are forgotten.
+        w.kernel.feed().beat().unwrap();
         w.kernel.set_agent(w.cgroup.id(), flags).unwrap();
+        assert_eq!(w.agent(probe), "EPERM");
+        w.kernel.set_listeners(w.netns, w.cgroup.id(), ports).unwrap();
         assert_eq!(w.agent(probe), "ok");
 
         assert_eq!(
             reasons(&w.kernel),
-            [Reason::LeaseExpired, Reason::NoListener, Reason::AgentUnknown, Reason::AgentUnknown]
+            [
+                Reason::LeaseExpired,
+                Reason::NoListener,
+                Reason::AgentUnknown,
+                Reason::AgentUnknown,
+                Reason::NoListener
+            ]
         );
     });
 }
@@ -266,8 +276,8 @@ for _ in range(6):
         let probe = "attempt(lambda: socket.create_connection(('203.0.113.5', 443)).close())";
         assert_eq!(w.agent(probe), "ok");
         assert_eq!(w.agent(probe), "EPERM");
-        assert_eq!(w.kernel.sweep_flows(Duration::from_secs(60)).unwrap(), 0);
-        assert!(w.kernel.sweep_flows(Duration::ZERO).unwrap() > 0);
+        assert_eq!(w.kernel.feed().sweep_flows(Duration::from_secs(60)).unwrap(), 0);
+        assert!(w.kernel.feed().sweep_flows(Duration::ZERO).unwrap() > 0);
         assert_eq!(w.agent(probe), "ok");
     });
 }
@@ -279,7 +289,7 @@ fn a_connection_that_fails_leaves_no_flow() {
         // second loop never gets as far as a packet, because its device has no route.
         let mut ports = w.ports();
         ports.tcp4 = agent_ebpf::address::Port::new(9);
-        w.kernel.set_listeners(w.netns, ports).unwrap();
+        w.kernel.set_listeners(w.netns, w.cgroup.id(), ports).unwrap();
         let out = w.agent(
             "
 for _ in range(4):
@@ -296,7 +306,7 @@ attempt(lambda: socket.create_connection(('203.0.113.5', 443)))
         );
         assert!(!out.contains("EPERM"), "{out}");
         assert!(!out.contains("ok"), "{out}");
-        assert_eq!(w.kernel.sweep_flows(Duration::ZERO).unwrap(), 0);
+        assert_eq!(w.kernel.feed().sweep_flows(Duration::ZERO).unwrap(), 0);
     });
 }
 

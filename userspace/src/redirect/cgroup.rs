@@ -307,12 +307,12 @@ impl Cgroup {
         Ok(())
     }
 
-    /// This group, those above it and those below it.
+    /// The groups above this one.
     ///
     /// # Errors
     /// When the group is gone.
-    pub fn related(&self) -> Result<BTreeSet<CgroupId>, CgroupError> {
-        let mut ids = self.subtree()?;
+    pub fn above(&self) -> Result<BTreeSet<CgroupId>, CgroupError> {
+        let mut ids = BTreeSet::new();
         for above in self.path.ancestors().skip(1) {
             // The hierarchy ends where another file system begins.
             let Ok(file) = File::open(above) else { break };

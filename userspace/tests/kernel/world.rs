@@ -74,7 +74,7 @@ impl World {
         world.tcp6.set_nonblocking(true).unwrap();
         let flags = AgentFlags::ACTIVE.with(AgentFlags::PRIVATE_NETNS);
         world.kernel.set_agent(world.cgroup.id(), flags).unwrap();
-        world.kernel.set_listeners(netns, world.ports()).unwrap();
+        world.kernel.set_listeners(netns, world.cgroup.id(), world.ports()).unwrap();
         world
     }
 
@@ -106,8 +106,8 @@ impl World {
     pub(crate) fn accept(&self, listener: &TcpListener) -> Option<KernelFlow> {
         let (stream, from) = listener.accept().expect("a connection should have arrived");
         let key = flow_key(self.netns, from, stream.local_addr().unwrap());
-        let flow = self.kernel.take_flow(&key).unwrap();
-        assert_eq!(self.kernel.take_flow(&key).unwrap(), None, "a flow was taken twice");
+        let flow = self.kernel.feed().take_flow(&key).unwrap();
+        assert_eq!(self.kernel.feed().take_flow(&key).unwrap(), None, "a flow was taken twice");
         flow
     }
 

@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use egret::redirect::attach::{AttachError, Attached, How, attach_running, namespaces};
 use egret::redirect::cgroup::Hierarchy;
-use egret::redirect::ebpf::{Kernel, KernelOptions};
+use egret::redirect::ebpf::{Kernel, KernelOptions, Overlap};
 use egret::redirect::netns::{Netns, own_cookie};
 use egret::sys::sock_diag::Diag;
 use nix::unistd::Pid;
 
 use crate::world::{as_root, group, pinned, serve, start};
 
-const HOW: How<'static> = How { name: None, freeze: Duration::from_secs(5) };
+const HOW: How<'static> =
+    How { name: None, freeze: Duration::from_secs(5), overlap: Overlap::Refuse };
 
 fn line(child: &mut Child) -> String {
     let mut reader = BufReader::with_capacity(1, child.stdout.as_mut().unwrap());

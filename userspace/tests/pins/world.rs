@@ -81,10 +81,10 @@ pub(crate) fn serve(kernel: &Kernel, cgroup: &Cgroup) -> Listeners {
         pad: [0; 4],
     };
     let cookie = NetnsCookie(netns_cookie(listeners.intercept_v4.as_fd()).unwrap());
-    kernel.set_listeners(cookie, entry).unwrap();
+    kernel.set_listeners(cookie, cgroup.id(), entry).unwrap();
     let flags = AgentFlags::ACTIVE.with(AgentFlags::PRIVATE_NETNS);
     kernel.set_agent(cgroup.id(), flags).unwrap();
-    kernel.beat().unwrap();
+    kernel.feed().beat().unwrap();
     listeners
 }
 
