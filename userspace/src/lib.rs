@@ -21,6 +21,7 @@ pub mod redirect; // 1. the traffic of an agent arrives
 pub mod tls; // 4. open it // 8. write it down, once
 
 pub mod config; // beside the flow: as written -> checked
+pub mod confine; // beside the flow: how the interceptor gives up every right before it starts
 pub mod contain; // beside the flow: how `run` starts a command that has nowhere else to go
 pub mod dns; // beside the flow: names inside the agent's world
 pub mod doctor; // beside the flow: what this machine can and cannot keep
