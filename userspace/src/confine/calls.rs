@@ -194,13 +194,8 @@ const FCNTL: &[i32] =
     &[libc::F_DUPFD, libc::F_DUPFD_CLOEXEC, libc::F_GETFD, libc::F_SETFD, libc::F_GETFL];
 
 /// Non-blocking mode, waiting bytes, close-on-exec, and what isatty(3) and the log ask.
-const IOCTL: &[u64] = &[
-    libc::FIONBIO,
-    libc::FIONREAD,
-    libc::FIOCLEX,
-    libc::TCGETS,
-    libc::TIOCGWINSZ,
-];
+const IOCTL: &[u64] =
+    &[libc::FIONBIO, libc::FIONREAD, libc::FIOCLEX, libc::TCGETS, libc::TIOCGWINSZ];
 
 /// Level and name.
 const SOCKET_OPTIONS: &[(i32, &[i32])] = &[

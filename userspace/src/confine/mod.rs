@@ -47,7 +47,7 @@ pub const READABLE: &[&str] = &[
     "/run/resolvconf",
     "/proc/self",
     "/proc/sys/kernel/random/boot_id",
-    "/sys/devices/system/cpu/possible",
+    "/sys/devices/system/cpu",
     "/dev/urandom",
 ];
 
@@ -64,6 +64,7 @@ pub struct Confinement {
     /// Whom it becomes. `None`: it stays who it is, without any capability.
     pub user: Option<Identity>,
     /// Folders in which it may make, write and remove files. They must exist and belong to `user`.
+    /// Each becomes a mount: nothing can be renamed or linked from one to another.
     pub writable: Vec<PathBuf>,
     /// Files, and folders with all below them. Name the folder of a file that is replaced by
     /// renaming, such as /etc for resolv.conf, and of what a symlink leads to.
@@ -87,7 +88,11 @@ pub struct Confined {
 
 impl fmt::Display for Confined {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "uid {}, gid {}, no capabilities, read-only mounts, seccomp", self.uid, self.gid)?;
+        write!(
+            f,
+            "uid {}, gid {}, no capabilities, read-only mounts, seccomp",
+            self.uid, self.gid
+        )?;
         match self.landlock {
             Some(abi) => write!(f, ", Landlock {abi}"),
             None => f.write_str(", no Landlock (the kernel has none)"),

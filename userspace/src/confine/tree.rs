@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::mount::{MsFlags, mount as remount};
+use nix::mount::{MntFlags, MsFlags, mount as remount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
 use super::{ConfineError, Confinement, step};
@@ -48,6 +48,7 @@ pub(super) fn build(c: &Confinement) -> Result<(), ConfineError> {
     for path in &c.hidden {
         let real = folder(path)?;
         for view in other_views(&mounted, &real).into_iter().chain([real]) {
+            take_away(&mounted, &view);
             layers.push((view, empty()?));
         }
     }
@@ -83,6 +84,14 @@ fn other_views(mounted: &[Mount], path: &Path) -> Vec<PathBuf> {
     let id = |p: &Path| fs::symlink_metadata(p).map(|m| (m.dev(), m.ino())).ok();
     let own = id(path);
     aliases(mounted, path).into_iter().filter(|alias| own.is_some() && id(alias) == own).collect()
+}
+
+/// Takes away what is mounted there, so that it is not even underneath (and ends with its last
+/// mount outside, as egret's own bpffs must). Where that is refused it is underneath, out of reach.
+fn take_away(mounted: &[Mount], folder: &Path) {
+    for mount in mounted.iter().rev().filter(|m| m.point.starts_with(folder)) {
+        let _ = umount2(&mount.point, MntFlags::MNT_DETACH);
+    }
 }
 
 /// An empty file system to cover a folder with.
