@@ -2,7 +2,10 @@
 //! agents (outermost first), a session, and what is known of the process.
 
 mod cell;
+pub mod names;
+mod pattern;
 mod process;
+mod target;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -13,7 +16,9 @@ use crate::inject::CredentialSet;
 use crate::policy::Policy;
 
 pub use cell::{AgentCell, AgentWatch};
+pub use pattern::Pattern;
 pub use process::describe;
+pub use target::Target;
 
 /// A cgroup v2 id, as `bpf_get_current_cgroup_id()` and `name_to_handle_at(2)` give it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -17,3 +17,4 @@ pub mod orig_dst;
 pub mod pins;
 pub mod run_time;
 pub mod self_test;
+pub mod target;
