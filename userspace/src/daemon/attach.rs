@@ -100,6 +100,7 @@ impl Governor {
             // The agent is known to the interceptor before the first connection can come.
             let orders = affected.iter().filter_map(|n| order(now, n)).collect();
             link.tell(Order::Agents(orders), &[])?;
+            self.open_own_listeners(&link, id, &mut sockets)?;
             for netns in namespaces {
                 self.open_listeners(&link, id, netns, &mut sockets)?;
             }

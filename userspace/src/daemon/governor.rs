@@ -22,6 +22,7 @@ use crate::policy::Local;
 use crate::redirect::cgroup::{Cgroup, Hierarchy};
 use crate::redirect::ebpf::{AgentFlags, Attachment, Kernel};
 use crate::redirect::local::LocalPorts;
+use crate::redirect::netns::Netns;
 
 /// The warden's state.
 pub(super) struct Governor {
@@ -32,6 +33,8 @@ pub(super) struct Governor {
     pub(super) run: PathBuf,
     pub(super) state: PathBuf,
     pub(super) config_path: PathBuf,
+    /// The daemon's own network namespace, and usually the machine's.
+    pub(super) netns: Netns,
     now: Mutex<Now>,
 }
 
@@ -82,9 +85,10 @@ impl Governor {
         run: PathBuf,
         state: PathBuf,
         config_path: PathBuf,
+        netns: Netns,
     ) -> Self {
         let now = Mutex::default();
-        Self { kernel, hierarchy, supervisor, records, run, state, config_path, now }
+        Self { kernel, hierarchy, supervisor, records, run, state, config_path, netns, now }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Now> {

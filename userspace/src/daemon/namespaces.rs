@@ -1,6 +1,7 @@
 //! The listeners of an agent, in each network namespace that a process of its is in.
 //!
-//! A namespace without listeners is refused everything by the hooks. Listeners hold their
+//! Listeners in the daemon's own namespace are always there, so that what starts in a group that
+//! was empty is served from its first connection on. A namespace without listeners is refused everything by the hooks. Listeners hold their
 //! namespace, so those of one that nobody is in any more are closed.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -77,6 +78,16 @@ impl Governor {
         Ok(())
     }
 
+    /// Opens listeners for an agent in the daemon's own namespace.
+    pub(super) fn open_own_listeners(
+        &self,
+        link: &Link,
+        agent: CgroupId,
+        sockets: &mut Sockets,
+    ) -> Result<(), DaemonError> {
+        self.open_listeners(link, agent, &self.netns, sockets)
+    }
+
     /// Closes an agent's listeners in a namespace.
     pub(super) fn close_listeners(
         &self,
@@ -116,7 +127,8 @@ impl Governor {
             let mut left = Vec::new();
             for (cookie, place) in &mut governed.sockets.0 {
                 place.empty = if found.contains_key(&place.inode) { 0 } else { place.empty + 1 };
-                if place.empty > EMPTY_LOOKS && !governed.private {
+                let stays = governed.private || *cookie == self.netns.cookie();
+                if place.empty > EMPTY_LOOKS && !stays {
                     left.push(*cookie);
                 }
             }

@@ -2,7 +2,6 @@
 //! record of each agent. Everything is found again or stays closed; what was half done is
 //! completed, in the direction in which it was going.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::attach::FREEZE;
@@ -126,13 +125,6 @@ impl Governor {
         }
     }
 
-    /// Placeholders that agents of an `[[agent]]` hold since an earlier daemon.
-    pub(super) fn placeholders_of(&self, config: &str) -> BTreeMap<String, String> {
-        let written = self.records.all().map(|(written, _)| written).unwrap_or_default();
-        let mine = |w: &Written| w.config.as_deref() == Some(config);
-        written.into_iter().find(mine).map(|w| w.placeholders).unwrap_or_default()
-    }
-
     /// Links without a record.
     fn find_orphans(&self, now: &mut Now) -> Result<(), DaemonError> {
         for name in self.kernel.pins()?.agents()? {
@@ -201,7 +193,8 @@ impl Governor {
             let Some(governed) = now.agents.get_mut(name) else { continue };
             let id = governed.cgroup.id();
             governed.sockets.pass_all(&link, id)?;
-            if governed.sockets.count() == 0 {
+            if governed.sockets.count() == 0 && !governed.private {
+                self.open_own_listeners(&link, id, &mut governed.sockets)?;
                 match namespaces(&governed.cgroup) {
                     Ok(found) => {
                         for netns in &found {

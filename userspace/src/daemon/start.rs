@@ -16,6 +16,7 @@ use crate::contain::{hardening, trust};
 use crate::redirect::bpffs::Bpffs;
 use crate::redirect::cgroup::Hierarchy;
 use crate::redirect::ebpf::{Kernel, KernelOptions};
+use crate::redirect::netns::Netns;
 use crate::redirect::self_test;
 use crate::tls::authority::Authority;
 
@@ -88,6 +89,7 @@ pub(super) fn start(
         options.run.clone(),
         options.state.clone(),
         options.config.clone(),
+        Netns::own()?,
     );
     {
         let mut now = governor.lock();
