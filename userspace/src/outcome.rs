@@ -83,6 +83,7 @@ reasons! {
     NoListener = "no_listener", 503, "this network namespace has no interceptor yet";
     LeaseExpired = "lease_expired", 503, "egret has not been heard from within its lease";
     FlowMapFull = "flow_map_full", 503, "the kernel's table of flows is full";
+    SharedLoopback = "shared_loopback", 403, "loopback is shared with others here, and `[local]` does not open this port";
     KernelDenied = "kernel_denied", 403, "a kernel hook refused the operation";
     // Redirect and identify.
     FlowUnknown = "flow_unknown", 403, "the connection did not come through the kernel hooks";

@@ -49,7 +49,14 @@ struct Files {
 
 impl Writer {
     pub(super) fn in_memory(journal: Journal) -> Self {
-        Self { journal, counters: Counters::default(), sessions: HashMap::new(), closed: false, lost: 0, files: None }
+        Self {
+            journal,
+            counters: Counters::default(),
+            sessions: HashMap::new(),
+            closed: false,
+            lost: 0,
+            files: None,
+        }
     }
 
     /// Ends what killed writers left, creates the journal and names it in the index, as one step

@@ -85,7 +85,8 @@ impl What {
 const DETACH_EXAMPLES: &str = "\
 Examples:
   sudo egret detach agents           (its group is not governed any more)
-  sudo egret detach agents --deny    (it stays attached, everything is refused, connections end)";
+  sudo egret detach agents --deny    (it stays attached, everything is refused, connections end)
+  sudo egret detach agents --undo    (takes a --deny back)";
 
 /// Let an agent's cgroup go, or close it
 #[derive(Debug, clap::Args)]
@@ -93,9 +94,12 @@ Examples:
 pub(crate) struct DetachArgs {
     /// The agent's name
     name: String,
-    /// Keep it attached and refuse it everything
+    /// Keep it attached and refuse it everything; its connections end
     #[arg(long)]
     deny: bool,
+    /// Take a `--deny` back
+    #[arg(long, conflicts_with = "deny")]
+    undo: bool,
     #[command(flatten)]
     daemon: DaemonArgs,
     /// Print one JSON object
@@ -152,7 +156,12 @@ pub(super) fn attach(args: AttachArgs) -> ExitCode {
 }
 
 pub(super) fn detach(args: &DetachArgs) -> ExitCode {
-    let request = Request::Detach { name: args.name.clone(), deny: args.deny };
+    let name = args.name.clone();
+    let request = if args.undo {
+        Request::Reopen { name }
+    } else {
+        Request::Detach { name, deny: args.deny }
+    };
     done(&args.daemon.run, &request, args.json)
 }
 

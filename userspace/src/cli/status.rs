@@ -36,11 +36,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
     };
     let mut out = io::stdout().lock();
     // A reader that has gone away does not change what was found.
-    let _ = if args.json {
-        json_line(&mut out, &status)
-    } else {
-        print(&mut out, style, &status)
-    };
+    let _ = if args.json { json_line(&mut out, &status) } else { print(&mut out, style, &status) };
     let well = status.interceptor.pid.is_some()
         && status.orphans.is_empty()
         && status.agents.iter().all(|a| a.closed.is_none());
@@ -68,7 +64,11 @@ fn print(out: &mut dyn Write, style: Style, status: &Status) -> io::Result<()> {
     }
     table(out, style, &[], &rows)?;
     for guard in &status.guards {
-        writeln!(out, "unknown members of {} are refused everything", style.paint(Colour::Plain, guard))?;
+        writeln!(
+            out,
+            "unknown members of {} are refused everything",
+            style.paint(Colour::Plain, guard)
+        )?;
     }
     let KernelLoss { dropped, lost } = KernelLoss::of(status);
     if dropped > 0 || lost > 0 {
@@ -95,10 +95,7 @@ fn row(agent: &AgentStatus) -> Vec<(Colour, String)> {
     };
     let detail = match &agent.closed {
         Some(why) => why.clone(),
-        None => format!(
-            "{} processes, {} network namespaces",
-            agent.processes, agent.namespaces
-        ),
+        None => format!("{} processes, {} network namespaces", agent.processes, agent.namespaces),
     };
     vec![
         (Colour::Bold, agent.chain.join(" > ")),

@@ -4,14 +4,14 @@
 pub const DEFAULT_STATE: &str = "/var/lib/egret";
 
 mod args;
-mod daemon;
 mod bundle;
+mod daemon;
 mod gather;
 mod load;
 mod shorthand;
 
 pub use args::PolicyArgs;
-pub use daemon::{AgentConfig, DaemonConfig, load_daemon_config};
 pub use bundle::PolicyBundle;
+pub use daemon::{AgentConfig, DaemonConfig, load_daemon_config};
 pub use load::{LoadError, Loaded, load_policy};
 pub use shorthand::{parse_allow, parse_bearer, parse_resolve};

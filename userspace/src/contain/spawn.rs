@@ -89,8 +89,7 @@ pub fn spawn(spec: Spec<'_>) -> Result<Child, ContainError> {
     };
     let signals = catch_signals().map_err(setup("catch signals"))?;
     let (ours, theirs) = fdpass::pair().map_err(setup("open a socket pair"))?;
-    let (pid, pidfd) =
-        start_init(&order, spec.cgroup, spec.netns, &theirs, spec.launcher, None)
+    let (pid, pidfd) = start_init(&order, spec.cgroup, spec.netns, &theirs, spec.launcher, None)
         .map_err(setup("start the init process (it needs root)"))?;
     drop(theirs);
     let mut child = Child::new(pid, pidfd, ours, outer, die_with_parent, signals);

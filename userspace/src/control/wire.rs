@@ -17,12 +17,21 @@ use crate::inject::HandedOver;
 pub enum Request {
     Status,
     Attach(Box<Attach>),
-    Detach { name: String, deny: bool },
+    Detach {
+        name: String,
+        deny: bool,
+    },
+    /// Takes a `detach --deny` back.
+    Reopen {
+        name: String,
+    },
     Reload,
     /// Comes with the descriptors of standard input, output and error.
     Run(Box<Run>),
     /// What a session of `run` did.
-    Summary { session: String },
+    Summary {
+        session: String,
+    },
 }
 
 /// `egret attach`.
@@ -65,7 +74,10 @@ pub enum Answer {
     Done(String),
     Attached(Attached),
     /// Comes with the socket to the command's init process and its pidfd.
-    Started { session: String, pid: i32 },
+    Started {
+        session: String,
+        pid: i32,
+    },
     Summary(Summary),
     /// Nothing was done, and why; the daemon is as before.
     Refused(String),

@@ -16,6 +16,7 @@ use super::error::DaemonError;
 use super::governor::{Governed, Governor, Now, order};
 use super::namespaces::Sockets;
 use super::records::Stage;
+use super::restart::DENIED;
 use crate::control::wire::Attached;
 use crate::identify::SessionId;
 use crate::intercept::wire::Order;
@@ -154,7 +155,8 @@ impl Governor {
         if let Ok(link) = self.supervisor.link() {
             let _ = link.tell(Order::Remove { agent: id.0 }, &[]);
         }
-        let others: Vec<&str> = affected.iter().map(String::as_str).filter(|n| *n != name).collect();
+        let others: Vec<&str> =
+            affected.iter().map(String::as_str).filter(|n| *n != name).collect();
         if let Err(error) = self.publish(now, &others) {
             tracing::error!(%error, "agents below are not told");
         }
@@ -229,7 +231,8 @@ impl Governor {
         if governed.config.is_some() {
             now.released.insert(path.to_owned());
         }
-        let others: Vec<&str> = affected.iter().map(String::as_str).filter(|n| *n != name).collect();
+        let others: Vec<&str> =
+            affected.iter().map(String::as_str).filter(|n| *n != name).collect();
         if let Err(error) = self.publish(now, &others) {
             tracing::error!(%error, "agents below keep their old chain, which is narrower");
         }
@@ -253,6 +256,26 @@ impl Governor {
         let told = self.publish(now, &affected);
         self.write_record(now, name, Stage::Attached)?;
         said.and(told)
+    }
+
+    /// Takes a [`Self::close`] back, where its policy is known.
+    pub(super) fn reopen(&self, now: &mut Now, name: &str) -> Result<(), DaemonError> {
+        let Some(governed) = now.agents.get(name) else {
+            return Err(DaemonError::NoAgent(name.to_owned()));
+        };
+        if governed.definition.is_none() || governed.closed.as_deref() != Some(DENIED) {
+            let why = governed.closed.clone().unwrap_or_else(|| "it is not closed".to_owned());
+            return Err(DaemonError::StaysClosed { name: name.to_owned(), why });
+        }
+        let chain = now.places.chain(name).iter().map(|n| n.to_string()).collect();
+        self.announce(chain, format!("open {name} again"))?;
+        if let Some(governed) = now.agents.get_mut(name) {
+            governed.closed = None;
+        }
+        let affected = now.affected(name);
+        let affected: Vec<&str> = affected.iter().map(String::as_str).collect();
+        self.publish(now, &affected)?;
+        self.write_record(now, name, Stage::Attached)
     }
 
     pub(super) fn write_record(

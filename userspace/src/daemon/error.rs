@@ -56,6 +56,8 @@ pub enum DaemonError {
     Audit(#[source] LinkError),
     #[error("no agent named `{0}` is attached; `egret status` lists them")]
     NoAgent(String),
+    #[error("`{name}` is not opened: {why}")]
+    StaysClosed { name: String, why: String },
     #[error("`{0}` is no name for an agent: 1 to 64 of A-Z, a-z, 0-9, `.`, `_`, `-`")]
     BadName(String),
     #[error("the policy of `{name}`: {why}")]

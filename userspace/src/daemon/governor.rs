@@ -172,9 +172,7 @@ fn flags(now: &Now, name: &str) -> AgentFlags {
         return AgentFlags::default();
     }
     match now.agents.get(name) {
-        Some(governed) if governed.private => {
-            AgentFlags::ACTIVE.with(AgentFlags::PRIVATE_NETNS)
-        }
+        Some(governed) if governed.private => AgentFlags::ACTIVE.with(AgentFlags::PRIVATE_NETNS),
         _ => AgentFlags::ACTIVE,
     }
 }

@@ -22,7 +22,9 @@ const ROOM_SECONDS: i64 = 5;
 /// Why an order was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    #[error("the interceptor is not there; it is being started again, and everything is refused meanwhile")]
+    #[error(
+        "the interceptor is not there; it is being started again, and everything is refused meanwhile"
+    )]
     Gone,
     #[error("the interceptor did not answer in time")]
     Silent,
@@ -56,8 +58,7 @@ impl Link {
         let ear = socket.try_clone()?;
         let (told, heard) = (Arc::clone(&waiting), Arc::clone(&beat));
         std::thread::Builder::new().name("egret-reports".into()).spawn(move || {
-            while let Ok(Some((Numbered { n, what }, _))) =
-                frame::receive::<Numbered<Report>>(&ear)
+            while let Ok(Some((Numbered { n, what }, _))) = frame::receive::<Numbered<Report>>(&ear)
             {
                 if matches!(what, Report::Beat) {
                     heard.store(millis(since), Ordering::Relaxed);

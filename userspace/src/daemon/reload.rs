@@ -55,9 +55,8 @@ impl Governor {
     }
 
     fn reload_locked(&self, now: &mut Now) -> Result<String, DaemonError> {
-        let kept = |name: &str| {
-            now.definitions.get(name).map(|d| d.placeholders()).unwrap_or_default()
-        };
+        let kept =
+            |name: &str| now.definitions.get(name).map(|d| d.placeholders()).unwrap_or_default();
         let read = read(&self.config_path, kept)?;
         let by_hand = self.read_attached(now)?;
         let before: BTreeMap<String, _> = now
@@ -70,9 +69,9 @@ impl Governor {
             let new = match &governed.config {
                 Some(config) => {
                     let still = read.config.agents.iter().find(|a| &a.name == config);
-                    still.filter(|a| matches(a, &governed.path)).and_then(|a| {
-                        read.definitions.get(&a.name).cloned()
-                    })
+                    still
+                        .filter(|a| matches(a, &governed.path))
+                        .and_then(|a| read.definitions.get(&a.name).cloned())
                 }
                 None => by_hand.get(name).cloned().or_else(|| governed.definition.clone()),
             };
@@ -121,14 +120,13 @@ impl Governor {
             self.refused(NoteKind::Policy, name, Reason::AgentClosed, UNLISTED);
         }
         let (agents, closed) = (names.len(), dropped.len());
-        Ok(format!("reloaded: {agents} agents attached, {closed} of them closed as no longer listed"))
+        Ok(format!(
+            "reloaded: {agents} agents attached, {closed} of them closed as no longer listed"
+        ))
     }
 
     /// The policies of agents that were attached by hand, read again.
-    fn read_attached(
-        &self,
-        now: &Now,
-    ) -> Result<BTreeMap<String, Arc<Definition>>, DaemonError> {
+    fn read_attached(&self, now: &Now) -> Result<BTreeMap<String, Arc<Definition>>, DaemonError> {
         let mut found = BTreeMap::new();
         for (name, governed) in &now.agents {
             let Some(definition) = &governed.definition else { continue };

@@ -136,7 +136,9 @@ impl Governor {
                     self.kernel.set_agent(attachment.cgroup(), AgentFlags::default())?;
                     Some(attachment)
                 }
-                Err(KernelError::Pins(PinError::CgroupGone(_) | PinError::Half { cgroup: None, .. })) => {
+                Err(KernelError::Pins(
+                    PinError::CgroupGone(_) | PinError::Half { cgroup: None, .. },
+                )) => {
                     self.kernel.forget(&name)?;
                     continue;
                 }
@@ -170,9 +172,8 @@ impl Governor {
             let chain = now.places.chain(name);
             let outermost = chain.first().map(|n| n.to_string());
             let covered = outermost.as_deref() != Some(name)
-                && outermost.is_some_and(|o| {
-                    now.agents.get(&o).is_some_and(|g| g.attachment.is_some())
-                });
+                && outermost
+                    .is_some_and(|o| now.agents.get(&o).is_some_and(|g| g.attachment.is_some()));
             let Some(governed) = now.agents.get_mut(name) else { continue };
             if covered
                 && let Some(attachment) = governed.attachment.take()

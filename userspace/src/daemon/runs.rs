@@ -5,7 +5,6 @@
 //! by this what they could not do before, only less.
 
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -157,7 +156,8 @@ impl Governor {
         let Some(governed) = now.agents.get(name) else {
             return Err(DaemonError::NoAgent(name.to_owned()));
         };
-        let local = governed.definition.as_ref().map(|d| d.policy.local.clone()).unwrap_or_default();
+        let local =
+            governed.definition.as_ref().map(|d| d.policy.local.clone()).unwrap_or_default();
         let mut plan = Plan::new(run.command, user);
         plan.cwd = run.cwd;
         plan.env = run.env;
@@ -166,7 +166,8 @@ impl Governor {
             "# Answered by egret; nothing asked here leaves this machine.\n\
              nameserver {LOCAL_V4}\nnameserver {LOCAL_V6}\n"
         ));
-        plan.covered = vec![self.state.clone(), crate::config::DEFAULT_STATE.into(), self.run.clone()];
+        plan.covered =
+            vec![self.state.clone(), crate::config::DEFAULT_STATE.into(), self.run.clone()];
         plan.covered.extend(run.covered);
         plan.unix_sockets = local.unix;
         plan.keep_privileges = run.keep_privileges;
@@ -245,10 +246,4 @@ fn user_of(peer: &Peer, run: &Run) -> Result<Target, DaemonError> {
         return Err(DaemonError::Privileges);
     }
     user::resolve(Some(wanted), |_| None).map_err(DaemonError::UnknownUser)
-}
-
-/// The folder of an ended run's group is gone with its last process.
-pub(super) fn is_run(path: &std::path::Path) -> bool {
-    path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("run-"))
-        && path.parent() == Some(&PathBuf::from("/egret"))
 }

@@ -16,7 +16,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use super::attach::Wanted;
 use super::error::DaemonError;
-use super::governor::{Governor, Now};
+use super::governor::{Governed, Governor, Now};
 use crate::intercept::wire::NoteKind;
 use crate::outcome::Reason;
 use crate::redirect::target::find;
@@ -76,10 +76,23 @@ impl Governor {
     /// Forgets agents whose group is gone, attaches groups that match, guards what is to come.
     pub(super) fn scan(&self) {
         let mut now = self.lock();
+        self.forget_ended_runs(&mut now);
         self.forget_gone(&mut now);
         self.raise_guards(&mut now);
         self.attach_matches(&mut now);
         self.follow_namespaces(&mut now);
+    }
+
+    /// A run that outlived its daemon has no other to clear up after it.
+    fn forget_ended_runs(&self, now: &mut Now) {
+        let ended = |g: &Governed| {
+            g.private && g.definition.is_none() && g.cgroup.populated().is_ok_and(|p| !p)
+        };
+        let names: Vec<String> =
+            now.agents.iter().filter(|(_, g)| ended(g)).map(|(name, _)| name.clone()).collect();
+        for name in names {
+            self.end_run(now, &name);
+        }
     }
 
     fn forget_gone(&self, now: &mut Now) {

@@ -146,7 +146,10 @@ impl Governor {
             Request::Status | Request::Run(_) | Request::Summary { .. } => {
                 Some(format!("uid {} is not in the daemon's group", peer.uid))
             }
-            Request::Attach(_) | Request::Detach { .. } | Request::Reload => {
+            Request::Attach(_)
+            | Request::Detach { .. }
+            | Request::Reopen { .. }
+            | Request::Reload => {
                 Some(format!("uid {} is not root, who alone may change what is governed", peer.uid))
             }
         }
@@ -162,6 +165,7 @@ impl Governor {
             Request::Status => Ok(Answer::Status(Box::new(self.status()))),
             Request::Attach(attach) => self.attach_asked(*attach),
             Request::Detach { name, deny } => self.detach_asked(&name, deny).map(Answer::Done),
+            Request::Reopen { name } => self.reopen_asked(&name).map(Answer::Done),
             Request::Reload => self.reload().map(|said| {
                 self.scan();
                 Answer::Done(said)
@@ -200,6 +204,11 @@ impl Governor {
             let why = format!("detach {name}: {error}");
             self.refused(NoteKind::Admin, name, Reason::ControlRefused, &why);
         })
+    }
+
+    fn reopen_asked(&self, name: &str) -> Result<String, DaemonError> {
+        let mut now = self.lock();
+        self.reopen(&mut now, name).map(|()| format!("{name} is enforced again"))
     }
 
     fn summary(&self, session: String) -> Result<Answer, DaemonError> {

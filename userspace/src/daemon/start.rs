@@ -4,6 +4,8 @@
 use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 
@@ -20,10 +22,11 @@ use crate::redirect::netns::Netns;
 use crate::redirect::self_test;
 use crate::tls::authority::Authority;
 
+/// How long the daemon before may take to be gone.
+const LAST_ONE: Duration = Duration::from_secs(5);
+
 /// Starts everything but the threads. The lock says that this daemon has the folder.
-pub(super) fn start(
-    options: &Options,
-) -> Result<(Governor, Running, Flock<File>), DaemonError> {
+pub(super) fn start(options: &Options) -> Result<(Governor, Running, Flock<File>), DaemonError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(DaemonError::NotRoot);
     }
@@ -103,11 +106,7 @@ pub(super) fn start(
 
 /// Makes the daemon's folder and takes it for this process.
 fn own_folder(run: &Path) -> Result<Flock<File>, DaemonError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(run)
-        .map_err(DaemonError::at(run))?;
+    DirBuilder::new().recursive(true).mode(0o755).create(run).map_err(DaemonError::at(run))?;
     let path = run.join("lock");
     let file = File::options()
         .write(true)
@@ -115,7 +114,17 @@ fn own_folder(run: &Path) -> Result<Flock<File>, DaemonError> {
         .truncate(false)
         .open(&path)
         .map_err(DaemonError::at(&path))?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(DaemonError::at(&path))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock)
-        .map_err(|_| DaemonError::Running(run.to_owned()))
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
+        .map_err(DaemonError::at(&path))?;
+    // One that was killed just now may still be on its way out.
+    let deadline = Instant::now() + LAST_ONE;
+    let mut file = file;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((back, _)) if Instant::now() < deadline => file = back,
+            Err(_) => return Err(DaemonError::Running(run.to_owned())),
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
 }

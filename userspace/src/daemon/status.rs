@@ -17,7 +17,10 @@ impl Governor {
                 chain: now.places.chain(name).iter().map(|n| n.to_string()).collect(),
                 cgroup: g.path.display().to_string(),
                 session: g.session.to_string(),
-                policy: g.definition.as_ref().map_or_else(String::new, |d| d.policy.name.to_string()),
+                policy: g
+                    .definition
+                    .as_ref()
+                    .map_or_else(String::new, |d| d.policy.name.to_string()),
                 source: g.definition.as_ref().map_or("unknown", |d| d.source.as_str()).to_owned(),
                 closed: g.closed.clone(),
                 linked: g.attachment.is_some(),
@@ -30,9 +33,10 @@ impl Governor {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             config: self.config_path.clone(),
-            lease_ms: now.config.as_ref().map_or(0, |c| {
-                u64::try_from(c.lease.as_millis()).unwrap_or(u64::MAX)
-            }),
+            lease_ms: now
+                .config
+                .as_ref()
+                .map_or(0, |c| u64::try_from(c.lease.as_millis()).unwrap_or(u64::MAX)),
             interceptor: InterceptorStatus { pid, restarts, confined },
             agents,
             guards: now.guards.values().map(|path| path.display().to_string()).collect(),

@@ -20,8 +20,8 @@ use nix::unistd::{Pid, User};
 
 use super::error::DaemonError;
 use super::link::{Link, LinkError};
-use crate::contain::TrustFiles;
 use crate::confine::{Confined, Confinement, Identity};
+use crate::contain::TrustFiles;
 use crate::intercept::wire::{ARGUMENT, Note, Order, Pem, Report, Start};
 use crate::redirect::feed::Feed;
 use crate::sys::{fdpass, process};

@@ -56,10 +56,8 @@ fn run(socket: OwnedFd) -> u8 {
             return FAILED;
         }
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name("egret")
-        .build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("egret").build();
     match runtime {
         Ok(runtime) if report(Report::Ready(confined)).is_ok() => {
             let served = runtime.block_on(steward::serve(socket, Steward::new(shared)));

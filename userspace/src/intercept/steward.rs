@@ -120,7 +120,9 @@ impl Steward {
                 }
                 Ok(())
             }
-            Order::Listen { agent, netns, ipv6 } => self.listen(agent, NetnsCookie(netns), ipv6, fds),
+            Order::Listen { agent, netns, ipv6 } => {
+                self.listen(agent, NetnsCookie(netns), ipv6, fds)
+            }
             Order::Unlisten { agent, netns } => {
                 if let Some(service) = self.service(agent) {
                     service.close(NetnsCookie(netns));
@@ -226,5 +228,9 @@ fn link(order: LinkOrder) -> Result<AgentLink, String> {
         let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
         format!("the credentials of `{name}`: {}", texts.join("; "))
     })?;
-    Ok(AgentLink { name: name.into(), policy: Arc::new(policy), credentials: Arc::new(credentials) })
+    Ok(AgentLink {
+        name: name.into(),
+        policy: Arc::new(policy),
+        credentials: Arc::new(credentials),
+    })
 }

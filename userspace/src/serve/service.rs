@@ -85,8 +85,7 @@ impl Service {
             names: Arc::new(move |ip| of.name_of(ip)),
             settings: Settings::default(),
         }));
-        let server =
-            Arc::new(names::server(Arc::clone(&names), &cell, unmatched, &shared.audit));
+        let server = Arc::new(names::server(Arc::clone(&names), &cell, unmatched, &shared.audit));
         Self { cell, interceptor, names, server, shared, cgroup, doors: Mutex::default() }
     }
 

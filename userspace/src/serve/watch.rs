@@ -130,9 +130,8 @@ fn destination(event: &KernelEvent) -> Option<SocketAddr> {
 }
 
 fn draft(event: &KernelEvent) -> Draft {
-    let mut draft = Draft::new(Event::KernelDeny, Decision::Deny)
-        .layer(Stage::Kernel)
-        .reason(event.reason);
+    let mut draft =
+        Draft::new(Event::KernelDeny, Decision::Deny).layer(Stage::Kernel).reason(event.reason);
     if let Some(process) = &event.process {
         draft = draft.process(process);
     }

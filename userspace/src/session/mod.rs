@@ -25,8 +25,8 @@ use tokio::task::JoinSet;
 
 pub use error::SessionError;
 
-use crate::config::PolicyBundle;
 use crate::audit::{Audit, AuditOptions, Draft, Event, Summary};
+use crate::config::PolicyBundle;
 use crate::contain::{self, ExitStatus, hardening, user};
 use crate::forward::resolve::Resolver;
 use crate::identify::{Agent, AgentCell, AgentLink, CgroupId, SessionId};

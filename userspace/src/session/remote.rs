@@ -70,8 +70,7 @@ pub fn run(
         socket,
         command.as_deref().unwrap_or_default(),
     )?;
-    let status =
-        child.wait(ended).map_err(|source| SessionError::Io { doing: "wait", source })?;
+    let status = child.wait(ended).map_err(|source| SessionError::Io { doing: "wait", source })?;
     let summary = match client::ask(run, &Request::Summary { session: session.clone() }, &[]) {
         Ok((Answer::Summary(summary), _)) => summary,
         // The command has run; a daemon that is gone by now has written its records before.

@@ -5,8 +5,8 @@ use std::os::fd::AsFd as _;
 
 use super::enclosure::Enclosure;
 use super::{Options, Prepared, SessionError};
-use crate::contain::{Plan, Spec, TrustFiles, env, trust};
 use crate::contain::user::Target;
+use crate::contain::{Plan, Spec, TrustFiles, env, trust};
 use crate::dns::pool::{LOCAL_V4, LOCAL_V6};
 use crate::inject::CredentialSet;
 
@@ -48,14 +48,10 @@ pub(super) fn spec<'a>(
 }
 
 /// The operator's environment without what is secret, with what stands for it.
-pub(super) fn environment(
-    user: &Target,
-    sets: &[&CredentialSet],
-) -> Vec<(OsString, OsString)> {
+pub(super) fn environment(user: &Target, sets: &[&CredentialSet]) -> Vec<(OsString, OsString)> {
     let consumed: Vec<String> = sets.iter().flat_map(|c| c.consumed_env()).collect();
     let names: Vec<&str> = consumed.iter().map(String::as_str).collect();
-    let values: Vec<&[u8]> =
-        sets.iter().flat_map(|c| c.all()).map(|c| c.secret.expose()).collect();
+    let values: Vec<&[u8]> = sets.iter().flat_map(|c| c.all()).map(|c| c.secret.expose()).collect();
     let java = std::env::var("JAVA_TOOL_OPTIONS").ok();
     let own = |(name, value): (String, String)| (OsString::from(name), OsString::from(value));
     let set = user
