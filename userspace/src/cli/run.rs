@@ -86,7 +86,10 @@ pub(super) fn run(args: Args, state: &Path) -> ExitCode {
         allow_io_uring: args.allow_io_uring,
         die_with_parent: !args.outlive,
     };
-    let by_daemon = !args.no_daemon && client::is_there(&args.run);
+    let by_daemon = match client::is_there(&args.run) {
+        Ok(there) => there && !args.no_daemon,
+        Err(error) => return fail(style, &error.to_string(), 125),
+    };
     let finished = if by_daemon {
         session::remote::run(&options, &args.run, |_| ())
     } else {

@@ -30,8 +30,15 @@ pub enum ClientError {
 }
 
 /// Whether a daemon answers in this folder.
-pub fn is_there(run: &Path) -> bool {
-    dial(run).is_ok()
+///
+/// # Errors
+/// When there is one that this user may not ask.
+pub fn is_there(run: &Path) -> Result<bool, ClientError> {
+    match dial(run) {
+        Ok(_) => Ok(true),
+        Err(error @ ClientError::NotAllowed { .. }) => Err(error),
+        Err(_) => Ok(false),
+    }
 }
 
 /// Asks one thing, and waits for the answer and the descriptors that come with it.

@@ -107,6 +107,9 @@ impl Governor {
     pub(super) fn follow_namespaces(&self, now: &mut Now) {
         let Ok(link) = self.supervisor.link() else { return };
         for (name, governed) in &mut now.agents {
+            if governed.private {
+                continue; // it has one namespace for life, and no way into another
+            }
             let id = governed.cgroup.id();
             let Ok(processes) = governed.cgroup.processes() else { continue };
             let found = namespaces_of(&processes);
@@ -127,7 +130,7 @@ impl Governor {
             let mut left = Vec::new();
             for (cookie, place) in &mut governed.sockets.0 {
                 place.empty = if found.contains_key(&place.inode) { 0 } else { place.empty + 1 };
-                let stays = governed.private || *cookie == self.netns.cookie();
+                let stays = *cookie == self.netns.cookie();
                 if place.empty > EMPTY_LOOKS && !stays {
                     left.push(*cookie);
                 }
