@@ -52,7 +52,7 @@ pub fn ask(
 ) -> Result<(Answer, Vec<OwnedFd>), ClientError> {
     let socket = dial(run)?;
     frame::send(&socket, request, fds)?;
-    match frame::receive::<Answer>(&socket)? {
+    match frame::receive::<Answer>(&socket, frame::ALL_POLICIES)? {
         Some((Answer::Refused(why), _)) => Err(ClientError::Refused(why)),
         Some(answer) => Ok(answer),
         None => Err(ClientError::Closed),

@@ -4,6 +4,7 @@
 //! may ask for its own `run` and see what is governed; a process of an agent is refused whoever it
 //! is, and that is recorded.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
@@ -107,7 +108,7 @@ fn converse(governor: &Arc<Governor>, socket: &OwnedFd) -> io::Result<()> {
         governor.refused(NoteKind::Admin, &agent, Reason::ControlRefused, &why);
         return refuse(socket, "agents may not ask anything of the daemon");
     }
-    let Some((request, fds)) = frame::receive::<Request>(socket)? else { return Ok(()) };
+    let Some((request, fds)) = frame::receive::<Request>(socket, frame::ONE_POLICY)? else { return Ok(()) };
     if let Some(why) = governor.denial(&peer, &request) {
         governor.refused(NoteKind::Admin, "", Reason::ControlRefused, &why);
         return refuse(socket, &why);
@@ -181,9 +182,9 @@ impl Governor {
         let name = asked.name.clone();
         let attach = || {
             let path = resolve(&asked.target, &self.hierarchy)?;
-            let definition = Definition::of_attach(asked.policy)
+            let definition = Definition::of_args(&asked.policy, &BTreeMap::new())
                 .map_err(|why| DaemonError::Policy { name: asked.name.clone(), why })?;
-            self.attach_by_hand(asked.name, path, definition)
+            self.attach_by_hand(asked.name, path, asked.policy, definition)
         };
         attach().map(Answer::Attached).inspect_err(|error| {
             let why = format!("attach {name}: {error}");
@@ -194,7 +195,7 @@ impl Governor {
     fn detach_asked(&self, name: &str, deny: bool) -> Result<String, DaemonError> {
         let mut now = self.lock();
         let done = if deny {
-            self.close(&mut now, name, super::restart::DENIED)
+            self.deny(&mut now, name)
                 .map(|()| format!("{name} stays attached and is refused everything"))
         } else {
             self.detach(&mut now, name)

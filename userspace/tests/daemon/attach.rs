@@ -118,9 +118,8 @@ fn two_agents_in_one_namespace_share_nothing() {
         assert_eq!([w.tries_on(&one, 81), w.tries_on(&two, 80)], [refused, refused]);
 
         // What `[local]` opens, for whom it does.
-        let connect = format!(
-            "attempt(lambda: socket.create_connection(('127.0.0.1', {port})).close())\n"
-        );
+        let connect =
+            format!("attempt(lambda: socket.create_connection(('127.0.0.1', {port})).close())\n");
         let listen = "
 s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 attempt(lambda: s.bind(('0.0.0.0', 8091)))
@@ -144,9 +143,8 @@ sys.stdin.readline()
         );
         let own_port = line(&mut own);
         assert_eq!(line(&mut own), "ok");
-        let dial = format!(
-            "attempt(lambda: socket.create_connection(('127.0.0.1', {own_port})).close())"
-        );
+        let dial =
+            format!("attempt(lambda: socket.create_connection(('127.0.0.1', {own_port})).close())");
         assert_eq!(run(Some(&w.at(&one)), &dial), "ok");
         assert_eq!(run(Some(&w.at(&two)), &dial), "EPERM");
         assert_eq!(run(None, &dial), "ok", "the control");

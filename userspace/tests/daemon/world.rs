@@ -336,8 +336,7 @@ pub(crate) fn children(pid: u32) -> Vec<Pid> {
 
 pub(crate) fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut names: Vec<_> =
-        entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<_> = entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     names
 }
