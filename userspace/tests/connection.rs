@@ -14,6 +14,8 @@ mod http_requests;
 mod opaque;
 #[path = "connection/replaced.rs"]
 mod replaced;
+#[path = "connection/replaced_edges.rs"]
+mod replaced_edges;
 #[path = "connection/slow.rs"]
 mod slow;
 #[path = "connection/strict.rs"]

@@ -169,7 +169,7 @@ async fn an_answer_that_nobody_reads_ends_too() {
         } else {
             world.h1(API, 443, "api.test").await
         };
-        let before = up.notes.ended.load(std::sync::atomic::Ordering::SeqCst);
+        let before = up.notes.ends();
         let request = http::Request::get(match h2 {
             true => "https://api.test/endless",
             false => "/endless",

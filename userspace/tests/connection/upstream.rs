@@ -59,7 +59,11 @@ impl Notes {
 
     /// Waits for the end of `n` exchanges that were broken off, or raw connections.
     pub async fn ended(&self, n: usize) {
-        until(|| self.ended.load(Ordering::SeqCst) >= n).await;
+        until(|| self.ends() >= n).await;
+    }
+
+    pub fn ends(&self) -> usize {
+        self.ended.load(Ordering::SeqCst)
     }
 
     fn end(&self) {
@@ -286,6 +290,17 @@ async fn answer(
         "/echo" => {
             let body = Arriving { body: request.into_body(), whole: false, notes };
             Response::new(body.boxed())
+        }
+        "/early" => {
+            let mut body = Arriving { body: request.into_body(), whole: false, notes };
+            tokio::spawn(async move {
+                while let Some(Ok(frame)) = body.frame().await {
+                    if let Some(data) = frame.data_ref() {
+                        body.notes.raw.lock().unwrap().extend_from_slice(data);
+                    }
+                }
+            });
+            Response::new(text("early"))
         }
         "/trailers" => {
             let mut trailers = HeaderMap::new();
