@@ -27,6 +27,7 @@ pub mod doctor; // beside the flow: what this machine can and cannot keep
 pub mod secrets; // beside the flow: SecretRef -> Secret
 pub mod session; // beside the flow: the assembly of one `run`
 pub mod shutdown; // beside the flow: drain as a value
+pub mod systemd; // beside the flow: units, and what holds other units under egret
 
 pub mod cli; // the command line
 pub mod sys; // the only folder with `unsafe`

@@ -1,6 +1,7 @@
 //! The command line. One file per subcommand; this file is the map.
 
 mod audit;
+mod ca;
 mod check;
 mod doctor;
 mod explain;
@@ -9,6 +10,7 @@ mod log;
 mod output;
 mod run;
 mod state;
+mod systemd;
 mod test;
 
 use std::path::PathBuf;
@@ -57,6 +59,10 @@ pub(crate) enum Command {
     Audit(audit::Args),
     /// Say what this machine lets egret promise, and what to do about the rest
     Doctor(doctor::Args),
+    /// Show, trust and replace the authority that agents of the daemon trust
+    Ca(ca::Args),
+    /// Install the units of egret, and hold other units under it
+    Systemd(systemd::Args),
     /// Print a shell's completions
     Completions(generate::CompletionsArgs),
     /// Print the man page
@@ -80,6 +86,8 @@ pub fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Audit(args) => audit::run(args, &state),
         Command::Doctor(args) => doctor::run(&args, &state),
+        Command::Ca(args) => ca::run(&args, &state),
+        Command::Systemd(args) => systemd::run(&args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man => generate::man(),
     }
