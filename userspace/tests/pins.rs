@@ -5,6 +5,9 @@
 #[path = "pins/world.rs"]
 mod world;
 
+#[path = "pins/adopted.rs"]
+mod adopted;
+
 #[path = "pins/guards.rs"]
 mod guards;
 
