@@ -145,6 +145,31 @@ for family, bound, to in [(socket.AF_INET, '127.0.0.1', '127.0.0.1'),
 }
 
 #[test]
+fn an_answer_finds_the_connected_socket_that_asked() {
+    in_shared_world(|w| {
+        let ports = LocalPorts { connect: vec![4245], listen: vec![4245] };
+        w.kernel.set_local(w.cgroup.id(), &ports).unwrap();
+        let out = w.agent(
+            "
+def talk(family, bound, to):
+    server = socket.socket(family, socket.SOCK_DGRAM); server.bind((bound, 4245))
+    client = socket.socket(family, socket.SOCK_DGRAM); client.connect((to, 4245))
+    client.send(b'there')
+    data, source = server.recvfrom(9)
+    server.sendto(b'and back', source)
+    return client.recv(9)
+for family, bound, to in [(socket.AF_INET, '127.0.0.1', '127.0.0.1'),
+                          (socket.AF_INET, '0.0.0.0', '127.0.0.1'),
+                          (socket.AF_INET6, '::1', '::1'), (socket.AF_INET6, '::', '::1'),
+                          (socket.AF_INET6, '::', '::ffff:127.0.0.1')]:
+    attempt(lambda: talk(family, bound, to))
+",
+        );
+        assert_eq!(out, ["b'and back'"; 5].join("\n"));
+    });
+}
+
+#[test]
 fn a_connected_datagram_socket_does_not_inherit_who_comes_after() {
     in_shared_world(|w| {
         let connect = "
