@@ -3,9 +3,11 @@
 
 use std::fs;
 use std::io::{self, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use agent_ebpf::address::Port;
 use egret::identify::{NetnsCookie, SessionId};
@@ -23,6 +25,9 @@ use nix::sys::socket::{
 
 /// Where nobody is: TEST-NET-3 (RFC 5737).
 pub(crate) const NOBODY: &str = "203.0.113.5";
+
+/// Longer than a test takes on a busy machine; those about its end end it.
+const PATIENT: Duration = Duration::from_secs(60);
 
 /// Runs a test on a thread with namespaces of its own, or says why not.
 pub(crate) fn as_root(test: impl FnOnce(&Path) + Send + 'static) {
@@ -59,7 +64,8 @@ impl Drop for Unmount {
 /// Options with a private bpffs below `folder`.
 pub(crate) fn pinned(folder: &Path) -> KernelOptions {
     let bpffs = Bpffs::open_or_mount(&folder.join("bpf")).unwrap();
-    KernelOptions { pin_dir: Some(bpffs.path().into()), ..KernelOptions::default() }
+    let pin_dir = Some(bpffs.path().into());
+    KernelOptions { pin_dir, lease: PATIENT, ..KernelOptions::default() }
 }
 
 pub(crate) fn group() -> Cgroup {
@@ -86,6 +92,22 @@ pub(crate) fn serve(kernel: &Kernel, cgroup: &Cgroup) -> Listeners {
     kernel.set_agent(cgroup.id(), flags).unwrap();
     kernel.feed().beat().unwrap();
     listeners
+}
+
+/// A connection that is there, or about to be.
+pub(crate) fn accept(listener: &TcpListener) -> TcpStream {
+    listener.set_nonblocking(true).unwrap();
+    for _ in 0..500 {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                stream.set_nonblocking(false).unwrap();
+                return stream;
+            }
+            Err(e) => assert_eq!(e.kind(), io::ErrorKind::WouldBlock),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("nobody connects");
 }
 
 /// One way out: a veth whose far end answers nobody.
