@@ -13,3 +13,4 @@ pub mod netns;
 pub mod orig_dst;
 pub mod pins;
 pub mod self_test;
+pub mod target;
