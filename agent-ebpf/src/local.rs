@@ -2,7 +2,6 @@
 //! sockets are the agent's own.
 
 use core::ffi::c_void;
-use core::ptr;
 
 use agent_ebpf::abi::{IPPROTO_TCP, LOCAL_CONNECT, LocalKey, PortKey};
 use agent_ebpf::address::{Address, Port};
@@ -44,14 +43,37 @@ pub(crate) fn own(socket: *mut c_void, agent: &Agent) -> Result<(), Error> {
     Ok(())
 }
 
-/// The verdict on a destination on shared loopback. The address that every reader takes for loopback
-/// is made one: with a socket that is bound to another address of the machine, the kernel would
-/// take `0.0.0.0` for that.
+/// `connect()` on shared loopback. The kernel shows a connected UDP socket's datagrams to no hook, and
+/// the port can change hands meanwhile: only the policy opens it to those, as it does to whoever
+/// has the port.
 #[inline(always)]
-pub(crate) fn dial(
+pub(crate) fn connect(
     ctx: &SockAddrContext,
     destination: &Destination,
     agent: &Agent,
+) -> Result<(), Error> {
+    dial(ctx, destination, agent, destination.dial.protocol == IPPROTO_TCP)
+}
+
+/// A datagram on shared loopback.
+#[inline(always)]
+pub(crate) fn send(
+    ctx: &SockAddrContext,
+    destination: &Destination,
+    agent: &Agent,
+) -> Result<(), Error> {
+    dial(ctx, destination, agent, true)
+}
+
+/// The verdict on a destination on shared loopback. `0.0.0.0` and `::` become the address that they
+/// stand for: from a socket that is bound to another address of this machine, the kernel would
+/// take them for that.
+#[inline(always)]
+fn dial(
+    ctx: &SockAddrContext,
+    destination: &Destination,
+    agent: &Agent,
+    own_will_do: bool,
 ) -> Result<(), Error> {
     let mut dial = destination.dial;
     let unspecified = dial.dst.is_unspecified();
@@ -59,11 +81,11 @@ pub(crate) fn dial(
         dial.dst = loopback(dial.dst.is_v4());
     }
     let opened = opened(agent, LOCAL_CONNECT, &dial);
-    let owner = if opened { 0 } else { owner_of(ctx, &dial) };
+    let owner = if own_will_do && !opened { owner_of(ctx, &dial) } else { 0 };
     decide::shared(opened, owner, agent.id)?;
     let socket = context::socket(ctx);
-    // A datagram's answer comes back to a port that was never bound by name.
-    if maps::owner(socket).is_none() {
+    // The answer to a datagram comes back to a port that was never bound by name.
+    if dial.protocol != IPPROTO_TCP && maps::owner(socket).is_none() {
         own(socket, agent)?;
     }
     if unspecified {

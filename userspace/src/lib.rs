@@ -32,6 +32,7 @@ pub mod secrets; // beside the flow: SecretRef -> Secret
 mod serve; // beside the flow: what serves one agent
 pub mod session; // beside the flow: the assembly of one `run`
 pub mod shutdown; // beside the flow: drain as a value
+pub mod systemd; // beside the flow: units, and what holds other units under egret
 
 pub mod cli; // the command line
 pub mod sys; // the only folder with `unsafe`

@@ -2,6 +2,15 @@
 //! each test says that it was skipped.
 #![expect(clippy::unwrap_used, reason = "a failure of the set-up is a failure of the test")]
 
+#[path = "kernel/agents.rs"]
+mod agents;
+
+#[path = "kernel/feed.rs"]
+mod feed;
+
+#[path = "kernel/shared.rs"]
+mod shared;
+
 #[path = "kernel/world.rs"]
 mod world;
 
@@ -17,8 +26,9 @@ use egret::redirect::self_test;
 
 use world::{World, in_world};
 
+/// With a lease that is longer than a test takes on a busy machine; those about its end end it.
 fn options() -> KernelOptions {
-    KernelOptions::default()
+    KernelOptions { lease: Duration::from_secs(60), ..KernelOptions::default() }
 }
 
 fn address(text: &str) -> SocketAddr {
@@ -228,7 +238,6 @@ fn everything_unknown_is_refused() {
         w.kernel.remove_agent(w.cgroup.id()).unwrap();
         assert_eq!(w.agent(probe), "EPERM");
         // With the agent its listeners are forgotten.
-        w.kernel.feed().beat().unwrap();
         w.kernel.set_agent(w.cgroup.id(), flags).unwrap();
         assert_eq!(w.agent(probe), "EPERM");
         w.kernel.set_listeners(w.netns, w.cgroup.id(), ports).unwrap();

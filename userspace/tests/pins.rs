@@ -5,8 +5,17 @@
 #[path = "pins/world.rs"]
 mod world;
 
+#[path = "pins/adopted.rs"]
+mod adopted;
+
+#[path = "pins/guards.rs"]
+mod guards;
+
 #[path = "pins/killed.rs"]
 mod killed;
+
+#[path = "pins/nested.rs"]
+mod nested;
 
 #[path = "pins/running.rs"]
 mod running;
@@ -253,6 +262,7 @@ fn programs_are_replaced_under_load_without_a_gap() {
         let load = "
 refused = passed = rounds = 0
 os.set_blocking(0, False)
+print('ready'); sys.stdout.flush()
 while True:
     rounds += 1
     u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -268,6 +278,7 @@ print(rounds > 100, refused == rounds, passed == 0)
 ";
         let under_load = |group: Option<&Path>, meanwhile: &mut dyn FnMut()| {
             let mut child = start(group, load);
+            assert_eq!(running::line(&mut child), "ready");
             std::thread::sleep(std::time::Duration::from_millis(300));
             meanwhile();
             std::thread::sleep(std::time::Duration::from_millis(300));

@@ -7,11 +7,10 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::output::{Colour, Style, fail, json_line, say};
-use crate::config::PolicyArgs;
+use crate::config::{PolicyArgs, TargetArgs};
 use crate::control::client::{ClientError, ask};
 use crate::control::wire::{Answer, Attach, Request};
 use crate::control::{DEFAULT_RUN, RUN_VARIABLE};
-use crate::identify::Target;
 
 const ATTACH_EXAMPLES: &str = "\
 Examples:
@@ -40,7 +39,7 @@ pub(crate) struct AttachArgs {
     /// The agent's name
     name: String,
     #[command(flatten)]
-    what: What,
+    what: TargetArgs,
     #[command(flatten)]
     policy: PolicyArgs,
     #[command(flatten)]
@@ -48,38 +47,6 @@ pub(crate) struct AttachArgs {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
-}
-
-/// Exactly one of these.
-#[derive(Debug, clap::Args)]
-#[group(required = true, multiple = false)]
-struct What {
-    /// A path in the cgroup v2 hierarchy, from its root or absolute
-    #[arg(long, value_name = "PATH")]
-    cgroup: Option<PathBuf>,
-    /// A systemd slice
-    #[arg(long, value_name = "SLICE")]
-    slice: Option<String>,
-    /// A systemd unit
-    #[arg(long, value_name = "UNIT")]
-    unit: Option<String>,
-    /// The cgroup of this process, with everything in it
-    #[arg(long, value_name = "PID")]
-    pid: Option<u32>,
-    /// A container's id, or at least 12 digits of it
-    #[arg(long, value_name = "ID")]
-    container: Option<String>,
-}
-
-impl What {
-    fn target(self) -> Option<Target> {
-        self.cgroup
-            .map(Target::Cgroup)
-            .or(self.slice.map(Target::Slice))
-            .or(self.unit.map(Target::Unit))
-            .or(self.pid.map(Target::Pid))
-            .or(self.container.map(Target::Container))
-    }
 }
 
 const DETACH_EXAMPLES: &str = "\

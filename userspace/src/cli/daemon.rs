@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::output::{Style, fail};
 use crate::control::DEFAULT_RUN;
-use crate::daemon::{self, Options};
+use crate::daemon::{self, DaemonError, Options};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -25,7 +25,10 @@ egret.toml:
   policy = \"agents.toml\"      # relative to this file
 
 Agents stay attached when the daemon ends, however it ends, and are refused everything until it is
-back. `egret detach` is the way out.";
+back. `egret detach` is the way out.
+
+Exit codes: 0 told to end, 78 the configuration has errors (starting again would not help), 125
+anything else.";
 
 /// Enforce policies on cgroups, slices, units and containers that exist or will
 #[derive(Debug, clap::Args)]
@@ -43,6 +46,11 @@ pub(super) fn run(args: Args, state: &Path) -> ExitCode {
     let options = Options { config: args.config, run: args.run, state: state.to_path_buf() };
     match daemon::run(&options) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(Style::stderr(), &error.to_string(), 125),
+        Err(error) => fail(Style::stderr(), &error.to_string(), code(&error)),
     }
+}
+
+/// EX_CONFIG of sysexits.h for what only a person can mend.
+fn code(error: &DaemonError) -> u8 {
+    if matches!(error, DaemonError::Config(_) | DaemonError::Policy { .. }) { 78 } else { 125 }
 }

@@ -2,6 +2,7 @@
 
 mod attach;
 mod audit;
+mod ca;
 mod check;
 mod daemon;
 mod doctor;
@@ -12,6 +13,7 @@ mod output;
 mod run;
 mod state;
 mod status;
+mod systemd;
 mod test;
 
 use std::path::PathBuf;
@@ -70,6 +72,10 @@ pub(crate) enum Command {
     Audit(audit::Args),
     /// Say what this machine lets egret promise, and what to do about the rest
     Doctor(doctor::Args),
+    /// Show, trust and replace the authority that agents of the daemon trust
+    Ca(ca::Args),
+    /// Install the units of egret, and hold other units under it
+    Systemd(systemd::Args),
     /// Print a shell's completions
     Completions(generate::CompletionsArgs),
     /// Print the man page
@@ -101,6 +107,8 @@ pub fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Audit(args) => audit::run(args, &state),
         Command::Doctor(args) => doctor::run(&args, &state),
+        Command::Ca(args) => ca::run(&args, &state),
+        Command::Systemd(args) => systemd::run(&args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man => generate::man(),
     }

@@ -80,6 +80,14 @@ impl PolicyBundle {
         self.policy.as_ref().map(|main| main.file.as_str())
     }
 
+    /// Why the policy file itself could not be read.
+    pub(super) fn unreadable(&self) -> Option<&str> {
+        match &self.policy.as_ref()?.text {
+            Answer::Failed(why) => Some(why),
+            Answer::Is(_) => None,
+        }
+    }
+
     /// Parses, checks and completes the policy.
     ///
     /// # Errors

@@ -238,7 +238,9 @@ impl Now {
         }
         chain.iter().find_map(|level| {
             let why = match self.agents.get(*level) {
-                Some(g) => g.closed.why().or(g.definition.is_none().then_some("its policy is lost")),
+                Some(g) => {
+                    g.closed.why().or(g.definition.is_none().then_some("its policy is lost"))
+                }
                 None => Some("it is not attached"),
             }?;
             Some(if *level == name { why.to_owned() } else { format!("{level} above it: {why}") })

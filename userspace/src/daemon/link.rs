@@ -59,7 +59,8 @@ impl Link {
         let ear = socket.try_clone()?;
         let (told, heard) = (Arc::clone(&waiting), Arc::clone(&beat));
         std::thread::Builder::new().name("egret-reports".into()).spawn(move || {
-            while let Ok(Some((Numbered { n, what }, _))) = frame::receive::<Numbered<Report>>(&ear, frame::ALL_POLICIES)
+            while let Ok(Some((Numbered { n, what }, _))) =
+                frame::receive::<Numbered<Report>>(&ear, frame::ALL_POLICIES)
             {
                 if matches!(what, Report::Beat) {
                     heard.store(millis(since), Ordering::Relaxed);
@@ -109,7 +110,11 @@ impl Link {
     /// Says that the warden lives. Nobody waits for the answer.
     pub(super) fn tick(&self) -> io::Result<()> {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
-        frame::send(self.socket.as_fd(), &Numbered { n, what: Order::Tick { sent: Moment::now() } }, &[])
+        frame::send(
+            self.socket.as_fd(),
+            &Numbered { n, what: Order::Tick { sent: Moment::now() } },
+            &[],
+        )
     }
 
     /// How long no tick was answered.

@@ -77,7 +77,11 @@ impl Governor {
 
     /// Lets one go.
     pub(super) fn detach_orphan(&self, now: &mut Now, name: &str) -> Result<(), DaemonError> {
-        self.announce(vec![name.to_owned()], NoteKind::Admin, format!("detach {name}, which was closed"))?;
+        self.announce(
+            vec![name.to_owned()],
+            NoteKind::Admin,
+            format!("detach {name}, which was closed"),
+        )?;
         let known = now.orphans.get_mut(name).and_then(Option::take);
         let found = match known {
             Some(attachment) => Some(attachment),

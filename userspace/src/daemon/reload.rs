@@ -9,7 +9,7 @@ use super::error::DaemonError;
 use super::governor::{Governor, Now, local_ports};
 use super::records::Stage;
 use super::restart::UNLISTED;
-use crate::config::{AgentConfig, DaemonConfig, load_daemon_config};
+use crate::config::{AgentConfig, DaemonConfig, LoadedDaemon, load_daemon_config};
 use crate::intercept::wire::NoteKind;
 use crate::outcome::Reason;
 use crate::redirect::attach::destroy_ports;
@@ -26,10 +26,13 @@ pub(super) fn read(
     path: &Path,
     keep: impl Fn(&str) -> BTreeMap<String, String>,
 ) -> Result<Read, DaemonError> {
-    let (config, bundles) = load_daemon_config(path)?;
+    let LoadedDaemon { config, policies, lints } = load_daemon_config(path)?;
+    for lint in lints {
+        tracing::warn!("{lint}");
+    }
     let mut definitions = BTreeMap::new();
     let mut errors = Vec::new();
-    for (agent, bundle) in config.agents.iter().zip(bundles) {
+    for (agent, bundle) in config.agents.iter().zip(policies) {
         match Definition::new(bundle, &keep(&agent.name)) {
             Ok(definition) => drop(definitions.insert(agent.name.clone(), Arc::new(definition))),
             Err(why) => errors.push(format!("the agent `{}`: {why}", agent.name)),

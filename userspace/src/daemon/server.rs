@@ -108,7 +108,9 @@ fn converse(governor: &Arc<Governor>, socket: &OwnedFd) -> io::Result<()> {
         governor.refused(NoteKind::Admin, &agent, Reason::ControlRefused, &why);
         return refuse(socket, "agents may not ask anything of the daemon");
     }
-    let Some((request, fds)) = frame::receive::<Request>(socket, frame::ONE_POLICY)? else { return Ok(()) };
+    let Some((request, fds)) = frame::receive::<Request>(socket, frame::ONE_POLICY)? else {
+        return Ok(());
+    };
     if let Some(why) = governor.denial(&peer, &request) {
         governor.refused(NoteKind::Admin, "", Reason::ControlRefused, &why);
         return refuse(socket, &why);

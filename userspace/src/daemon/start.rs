@@ -14,6 +14,7 @@ use super::governor::Governor;
 use super::records::Records;
 use super::supervise::{Running, Supervisor, Terms, identity};
 use super::{Options, reload};
+use crate::audit::Durability;
 use crate::contain::{hardening, trust};
 use crate::redirect::bpffs::Bpffs;
 use crate::redirect::cgroup::Hierarchy;
@@ -76,7 +77,8 @@ pub(super) fn start(options: &Options) -> Result<(Governor, Running, Flock<File>
         state: options.state.clone(),
         run: options.run.clone(),
         lease: read.config.lease,
-        power: read.config.power,
+        power: read.config.durability == Durability::Power,
+        connections: read.config.connections,
         user,
         authority,
         trust: files,

@@ -39,6 +39,8 @@ pub(super) struct Terms {
     pub(super) run: PathBuf,
     pub(super) lease: Duration,
     pub(super) power: bool,
+    /// Of each agent, at one time.
+    pub(super) connections: usize,
     /// The user that it becomes; None where there is no such user: uid 0 without capabilities.
     pub(super) user: Option<Identity>,
     pub(super) authority: Authority,
@@ -100,6 +102,7 @@ impl Supervisor {
             confinement: self.confinement(),
             lease: terms.lease,
             power: terms.power,
+            connections: terms.connections,
             authority_certificate: pair.certificate,
             authority_key: Pem(pair.key),
             opening: format!("daemon {}", env!("CARGO_PKG_VERSION")),

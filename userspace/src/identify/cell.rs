@@ -71,6 +71,11 @@ impl AgentWatch {
         Arc::clone(&self.0.borrow_and_update().agent)
     }
 
+    /// Whether there is a replacement that was not told yet.
+    pub fn has_changed(&self) -> bool {
+        self.0.has_changed().unwrap_or(false)
+    }
+
     /// Waits for a replacement that was not told yet; may be dropped while it waits. Never ends
     /// when there can be no other: the cell is gone.
     pub async fn changed(&mut self) -> Arc<Agent> {
@@ -119,7 +124,9 @@ mod tests {
         cell.replace(agent(&["b"]));
         cell.replace(agent(&["c"]));
         assert_eq!(decided.names(), ["a".into()]);
+        assert!(watch.has_changed());
         assert_eq!(watch.changed().await.names(), ["c".into()], "two in a row, told as one");
+        assert!(!watch.has_changed());
     }
 
     #[test]

@@ -3,9 +3,9 @@
 
 mod cell;
 pub mod names;
-mod pattern;
+pub mod pattern;
 mod process;
-mod target;
+pub mod target;
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -12,6 +12,7 @@ use super::steward::{self, Steward};
 use super::wire::{ARGUMENT, Numbered, Order, Report, Start};
 use crate::audit::{Audit, AuditOptions, Draft, Durability, Event};
 use crate::confine::{self, Confined};
+use crate::connection::Settings;
 use crate::contain::hardening;
 use crate::control::frame;
 use crate::forward::resolve::Resolver;
@@ -101,6 +102,7 @@ fn begin(start: &Start, maps: Vec<OwnedFd>) -> Result<(Shared, Confined), Failur
         audit,
         leaves: Arc::new(LeafMinter::new(authority)?),
         resolver: Arc::new(Resolver::system()),
+        settings: Settings { connections: start.connections, ..Settings::default() },
     };
     Ok((shared, confined))
 }

@@ -60,6 +60,8 @@ pub(crate) struct Start {
     pub(crate) lease: Duration,
     /// Records survive a power failure before the first byte goes upstream.
     pub(crate) power: bool,
+    /// Of each agent, at one time.
+    pub(crate) connections: usize,
     pub(crate) authority_certificate: String,
     pub(crate) authority_key: Pem,
     /// What the log is opened with.

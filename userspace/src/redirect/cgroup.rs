@@ -25,7 +25,7 @@ mod owner;
 use owner::Owner;
 
 /// The folder, below the root of the hierarchy, that holds the sessions' groups.
-const PARENT: &str = "egret";
+const PARENT: &str = crate::identify::pattern::SESSIONS;
 /// How often the parent may vanish between its making and its use.
 const CONTENDERS: usize = 100;
 /// How long a killed group may take to become empty.
@@ -60,6 +60,12 @@ impl Hierarchy {
         let text = fs::read_to_string(path).map_err(io_error(path))?;
         let root = mountinfo::cgroup2(&text).ok_or(CgroupError::NotMounted)?;
         Ok(Self { root })
+    }
+
+    /// A folder as if it were all of the hierarchy.
+    #[cfg(test)]
+    pub(super) fn at(root: PathBuf) -> Self {
+        Self { root }
     }
 
     /// Where it is mounted.

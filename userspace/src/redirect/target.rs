@@ -37,6 +37,11 @@ pub enum TargetError {
     Gone(PathBuf),
     #[error("{0} is not a folder; name the group itself")]
     NotAGroup(PathBuf),
+    #[error(
+        "process {pid} is at {path}, outside the cgroup namespace of egret; \
+         run egret where it can see the group"
+    )]
+    Elsewhere { pid: u32, path: PathBuf },
     #[error("there is no process {0}")]
     NoProcess(u32),
     #[error("{0} is not running; its group is there once it has started")]
@@ -139,7 +144,7 @@ fn of_process(pid: u32) -> Result<PathBuf, TargetError> {
     let path = path.map(|p| Path::new(OsStr::from_bytes(p))).ok_or(TargetError::NotV2(file))?;
     // The kernel writes so for a process outside this process's cgroup namespace.
     if path.components().any(|c| c == Component::ParentDir) {
-        return Err(TargetError::Outside { path: path.to_owned(), root: "/".into() });
+        return Err(TargetError::Elsewhere { pid, path: path.to_owned() });
     }
     Ok(path.to_owned())
 }
@@ -247,4 +252,5 @@ fn walk(hierarchy: &Hierarchy, visit: &mut dyn FnMut(&Path) -> bool) {
 }
 
 #[cfg(test)]
+#[path = "target_tests.rs"]
 mod tests;

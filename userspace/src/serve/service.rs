@@ -26,6 +26,7 @@ pub(crate) struct Shared {
     pub(crate) audit: Audit,
     pub(crate) leaves: Arc<LeafMinter>,
     pub(crate) resolver: Arc<dyn Resolve>,
+    pub(crate) settings: Settings,
 }
 
 /// Listeners in one network namespace, not blocking.
@@ -83,7 +84,7 @@ impl Service {
             resolver: Arc::clone(&shared.resolver),
             audit: shared.audit.clone(),
             names: Arc::new(move |ip| of.name_of(ip)),
-            settings: Settings::default(),
+            settings: shared.settings,
         }));
         let server = Arc::new(names::server(Arc::clone(&names), &cell, unmatched, &shared.audit));
         Self { cell, interceptor, names, server, shared, cgroup, doors: Mutex::default() }

@@ -27,6 +27,7 @@ pub use error::SessionError;
 
 use crate::audit::{Audit, AuditOptions, Draft, Event, Summary};
 use crate::config::PolicyBundle;
+use crate::connection::Settings;
 use crate::contain::{self, ExitStatus, hardening, user};
 use crate::forward::resolve::Resolver;
 use crate::identify::{Agent, AgentCell, AgentLink, CgroupId, SessionId};
@@ -213,6 +214,7 @@ impl Served {
             audit: prepared.audit.clone(),
             leaves: Arc::new(leaves),
             resolver: Arc::new(Resolver::system()),
+            settings: Settings::default(),
         };
         // Every name is answered, so that a refusal arrives as a readable answer and not as a name
         // that does not exist.

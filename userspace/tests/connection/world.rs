@@ -92,6 +92,16 @@ pub fn policy(rules: Vec<Rule>, upstreams: &[(&str, &Upstream)]) -> Policy {
     Policy { rules, upstream, ..Policy::deny_all("test") }
 }
 
+fn session() -> SessionId {
+    SessionId("0123456789abcdef".into())
+}
+
+fn agent(policy: Policy, credentials: CredentialSet) -> Agent {
+    let link =
+        AgentLink { name: "agent".into(), policy: policy.into(), credentials: credentials.into() };
+    Agent { chain: vec![link], session: session() }
+}
+
 impl World {
     pub fn new(policy: Policy) -> Self {
         Self::with(policy, CredentialSet::default(), Audit::in_memory())
@@ -142,16 +152,8 @@ impl World {
             names: Arc::new(names),
             settings,
         });
-        let agent = Agent {
-            chain: vec![AgentLink {
-                name: "agent".into(),
-                policy: policy.into(),
-                credentials: credentials.into(),
-            }],
-            session: SessionId("0123456789abcdef".into()),
-        };
         let (trigger, watcher) = shutdown::channel();
-        let agent = AgentCell::new(agent).into();
+        let agent = AgentCell::new(agent(policy, credentials)).into();
         Self { interceptor: interceptor.into(), audit, agent, trigger, watcher }
     }
 
@@ -203,6 +205,20 @@ impl World {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         self.audit.records()
+    }
+
+    /// Replaces the agent's policy; its credentials are gone with it.
+    pub fn replace(&self, policy: Policy) {
+        self.replace_with(policy, CredentialSet::default());
+    }
+
+    pub fn replace_with(&self, policy: Policy, credentials: CredentialSet) {
+        self.agent.replace(agent(policy, credentials).into());
+    }
+
+    /// Takes the agent's policy away.
+    pub fn deny(&self) {
+        self.agent.replace(Agent { chain: vec![], session: session() }.into());
     }
 
     pub fn drain(&self) {

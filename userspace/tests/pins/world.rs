@@ -7,6 +7,7 @@ mod wire;
 use std::fs;
 use std::os::fd::AsFd as _;
 use std::path::Path;
+use std::time::Duration;
 
 use agent_ebpf::address::Port;
 use egret::identify::{NetnsCookie, SessionId};
@@ -16,12 +17,16 @@ use egret::redirect::ebpf::{AgentFlags, Kernel, KernelOptions, ListenerPorts};
 use egret::redirect::listener::Listeners;
 use egret::sys::socket::netns_cookie;
 
-pub(crate) use wire::{as_root, run, start, tries, wire};
+pub(crate) use wire::{accept, as_root, run, start, tries, wire};
+
+/// Longer than a test takes on a busy machine; those about its end end it.
+const PATIENT: Duration = Duration::from_secs(60);
 
 /// Options with a private bpffs below `folder`.
 pub(crate) fn pinned(folder: &Path) -> KernelOptions {
     let bpffs = Bpffs::open_or_mount(&folder.join("bpf")).unwrap();
-    KernelOptions { pin_dir: Some(bpffs.path().into()), ..KernelOptions::default() }
+    let pin_dir = Some(bpffs.path().into());
+    KernelOptions { pin_dir, lease: PATIENT, ..KernelOptions::default() }
 }
 
 pub(crate) fn group() -> Cgroup {

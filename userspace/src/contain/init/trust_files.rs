@@ -16,7 +16,7 @@ use super::world::{OWN, SEALED, replace, show};
 use crate::contain::TRUST_DIR;
 use crate::contain::plan::{Plan, TrustFiles};
 use crate::contain::trust::{
-    BUNDLE, CA, HASHED_DIR, HASHED_FOLDERS, STORE, bundles_here, existing, java_stores_here,
+    BUNDLE, CA, HASHED_DIR, HASHED_FOLDERS, STORE, bundles, existing, java_stores,
 };
 use crate::contain::wire::Failure;
 use crate::sys::mount;
@@ -51,10 +51,11 @@ pub(super) fn place(plan: &Plan) -> Result<(), Failure> {
         place_farm(&farm)?;
     }
     if !plan.trust.is_empty() {
-        for bundle in bundles_here() {
+        let root = Path::new("/");
+        for bundle in bundles(root) {
             show(&Path::new(TRUST_DIR).join(BUNDLE), &bundle)?;
         }
-        for store in java_stores_here() {
+        for store in java_stores(root) {
             show(&Path::new(TRUST_DIR).join(STORE), &store)?;
         }
     }
@@ -93,7 +94,7 @@ struct Farm {
 
 fn copy_hashed_folders(trust: &TrustFiles) -> io::Result<Vec<Farm>> {
     let mut farms = Vec::new();
-    for original in existing(HASHED_FOLDERS.iter().map(PathBuf::from)) {
+    for original in existing(Path::new("/"), HASHED_FOLDERS.iter().map(PathBuf::from)) {
         if !original.is_dir() || !is_hashed(&original)? {
             continue;
         }

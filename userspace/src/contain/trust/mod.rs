@@ -84,23 +84,37 @@ pub fn files(system_roots: &str, session_ca: &str) -> Result<TrustFiles, TrustEr
     Ok(TrustFiles { bundle_pem, session_pem: session_ca.to_owned(), subject_hash, pkcs12 })
 }
 
-/// The system's bundles that exist here, symlinks followed, each once.
-pub fn bundles_here() -> BTreeSet<PathBuf> {
-    existing(SYSTEM_BUNDLES.iter().map(PathBuf::from))
+/// The system's bundles that exist below `root`, symlinks followed, each once.
+pub fn bundles(root: &Path) -> BTreeSet<PathBuf> {
+    existing(root, SYSTEM_BUNDLES.iter().map(PathBuf::from))
 }
 
-/// The Java stores that exist here, symlinks followed, each once.
-pub fn java_stores_here() -> BTreeSet<PathBuf> {
-    let jvms = JVM_FOLDERS.iter().filter_map(|f| std::fs::read_dir(f).ok()).flatten().flatten();
-    let inside = jvms.flat_map(|jvm| {
-        ["lib/security/cacerts", "jre/lib/security/cacerts"].map(|p| jvm.path().join(p))
-    });
-    existing(JAVA_STORES.iter().map(PathBuf::from).chain(inside))
+/// The Java stores that exist below `root`, symlinks followed, each once.
+pub fn java_stores(root: &Path) -> BTreeSet<PathBuf> {
+    let mut places: Vec<PathBuf> = JAVA_STORES.iter().map(PathBuf::from).collect();
+    for folder in JVM_FOLDERS {
+        for jvm in std::fs::read_dir(below(root, Path::new(folder))).into_iter().flatten().flatten()
+        {
+            let jvm = Path::new(folder).join(jvm.file_name());
+            places.push(jvm.join("lib/security/cacerts"));
+            places.push(jvm.join("jre/lib/security/cacerts"));
+        }
+    }
+    existing(root, places.into_iter())
 }
 
-/// What the paths lead to, each once.
-pub(super) fn existing(paths: impl Iterator<Item = PathBuf>) -> BTreeSet<PathBuf> {
-    paths.filter_map(|p| std::fs::canonicalize(p).ok()).collect()
+/// What the paths lead to below `root`, each once; not what leads out of it.
+pub(super) fn existing(root: &Path, paths: impl Iterator<Item = PathBuf>) -> BTreeSet<PathBuf> {
+    let Ok(root) = std::fs::canonicalize(root) else { return BTreeSet::new() };
+    let real = |path: PathBuf| {
+        let real = std::fs::canonicalize(below(&root, &path)).ok()?;
+        Some(Path::new("/").join(real.strip_prefix(&root).ok()?))
+    };
+    paths.filter_map(real).collect()
+}
+
+fn below(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
 /// The text of the first of the system's bundles that can be read; empty when there is none.
@@ -166,6 +180,28 @@ mod tests {
         }
         assert_eq!(made.subject_hash.len(), 8);
         assert_eq!(files(&roots, "").unwrap_err(), TrustError::SessionCa);
+    }
+
+    #[test]
+    fn stores_are_found_below_a_root_each_once() {
+        use std::os::unix::fs::symlink;
+        let root = tempfile::tempdir().unwrap();
+        let file = |path: &str| {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        };
+        file("etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem");
+        file("usr/lib/jvm/java-17/lib/security/cacerts");
+        std::fs::create_dir_all(root.path().join("etc/pki/tls/certs")).unwrap();
+        let linked = root.path().join("etc/pki/tls/certs/ca-bundle.crt");
+        symlink("../../ca-trust/extracted/pem/tls-ca-bundle.pem", linked).unwrap();
+        symlink("/etc/passwd", root.path().join("etc/pki/tls/cert.pem")).unwrap();
+        let found = bundles(root.path());
+        let wanted = PathBuf::from("/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem");
+        assert_eq!(found, [wanted].into());
+        let wanted = PathBuf::from("/usr/lib/jvm/java-17/lib/security/cacerts");
+        assert_eq!(java_stores(root.path()), [wanted].into());
     }
 
     #[test]

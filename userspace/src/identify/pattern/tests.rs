@@ -185,7 +185,9 @@ fn paths() -> impl Strategy<Value = String> {
         .prop_map(|name| format!("/{}", slice_folders(&name).join("/")));
     let folder = "[ab]{1,3}|[ab-]{1,4}\\.slice|[ab@]{1,3}\\.service|user@1\\.service|egret";
     let folders = proptest::collection::vec(folder, 0..4).prop_map(|f| format!("/{}", f.join("/")));
-    (prop_oneof![Just(String::new()), slices], folders).prop_map(|(a, b)| {
+    // Not where systemd would put them.
+    let misplaced = "/[ab]{1,2}\\.slice/[ab]{1,2}-[ab]{1,2}\\.slice";
+    (prop_oneof![Just(String::new()), slices, misplaced], folders).prop_map(|(a, b)| {
         let path = a + &b;
         if path.len() > 1 { path.trim_end_matches('/').to_owned() } else { path }
     })
