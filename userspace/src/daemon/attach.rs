@@ -23,7 +23,7 @@ use crate::control::wire::Attached;
 use crate::identify::SessionId;
 use crate::intercept::wire::{NoteKind, Order};
 use crate::outcome::Reason;
-use crate::redirect::attach::{How, attach_running, destroy_open, join_running};
+use crate::redirect::attach::{AttachError, How, attach_running, destroy_open, join_running};
 use crate::redirect::attachment::Overlap;
 use crate::redirect::cgroup::Cgroup;
 use crate::redirect::ebpf::AgentFlags;
@@ -54,6 +54,7 @@ impl Governor {
         }
         now.places.check(&name, &path)?;
         let cgroup = self.open_group(&path)?;
+        self.spare_interceptor(&cgroup)?;
         let chain: Vec<String> = now.places.holding(&path).iter().map(|n| n.to_string()).collect();
         let what = format!("attach {name} to {} with {}", path.display(), definition.policy.name);
         self.announce([chain, vec![name.clone()]].concat(), NoteKind::Admin, what)?;
@@ -80,6 +81,18 @@ impl Governor {
         self.write_record(now, &name, Stage::Attaching { was_frozen })
             .and_then(|()| self.attach_registered(now, &name))
             .inspect_err(|_| self.withdraw(now, &name))
+    }
+
+    /// Frozen, it could not be told of what it is to serve; governed, it would dial itself. The
+    /// warden is looked for where the group is frozen.
+    fn spare_interceptor(&self, cgroup: &Cgroup) -> Result<(), DaemonError> {
+        let own = self.supervisor.describe().0.and_then(|pid| u32::try_from(pid).ok());
+        match own {
+            Some(pid) if cgroup.processes()?.contains(&pid) => {
+                Err(AttachError::HoldsEgret(cgroup.path().into()).into())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Attaches an agent that is in the books already.
@@ -327,6 +340,9 @@ impl Governor {
         policy: PolicyArgs,
         definition: Definition,
     ) -> Result<Attached, DaemonError> {
+        if name.contains(':') {
+            return Err(DaemonError::BadName(name)); // those are of matches of patterns
+        }
         let mut now = self.lock();
         now.released.remove(&path);
         let (source, definition) = (Source::Attach(policy), Arc::new(definition));

@@ -57,6 +57,8 @@ pub struct Options {
     /// The folder of pins and sockets.
     pub run: PathBuf,
     pub state: PathBuf,
+    /// How many connections may wait for the interceptor; None: as many as the kernel object says.
+    pub max_flows: Option<u32>,
 }
 
 /// Runs until it is told to end. Agents stay attached then, and closed.
