@@ -130,9 +130,15 @@ attempt(syn)
 
 /// Python in a group (None: in no agent's), ended after a minute.
 pub(crate) fn start(group: Option<&Path>, script: &str) -> Child {
+    start_for(60, group, script)
+}
+
+/// The same, ended after so many seconds.
+pub(crate) fn start_for(seconds: u32, group: Option<&Path>, script: &str) -> Child {
     let join = group.map(|g| format!("echo $$ > {}/cgroup.procs && ", g.display()));
+    let line = format!("{}exec timeout {seconds} python3 -c \"$0\"", join.unwrap_or_default());
     Command::new("sh")
-        .args(["-c", &format!("{}exec timeout 60 python3 -c \"$0\"", join.unwrap_or_default())])
+        .args(["-c", &line])
         .arg(format!("{PRELUDE}{script}"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

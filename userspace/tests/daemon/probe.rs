@@ -36,6 +36,11 @@ pub(crate) fn start(group: Option<&Path>, script: &str) -> Child {
     wire::start(group, &format!("{LANGUAGE}{script}"))
 }
 
+/// The same, for as long as a long test takes.
+pub(crate) fn start_long(group: &Path, script: &str) -> Child {
+    wire::start_for(3600, Some(group), &format!("{LANGUAGE}{script}"))
+}
+
 pub(crate) fn run(group: Option<&Path>, script: &str) -> String {
     wire::run(group, &format!("{LANGUAGE}{script}"))
 }
