@@ -17,13 +17,12 @@ use super::error::DaemonError;
 use super::governor::{Closed, Governed, Governor, Now, order};
 use super::namespaces::Sockets;
 use super::records::Stage;
-use super::restart::DENIED;
 use crate::config::PolicyArgs;
 use crate::control::wire::Attached;
 use crate::identify::SessionId;
 use crate::intercept::wire::{NoteKind, Order};
 use crate::outcome::Reason;
-use crate::redirect::attach::{AttachError, How, attach_running, destroy_open, join_running};
+use crate::redirect::attach::{AttachError, How, attach_running, join_running};
 use crate::redirect::attachment::Overlap;
 use crate::redirect::cgroup::Cgroup;
 use crate::redirect::ebpf::AgentFlags;
@@ -74,9 +73,12 @@ impl Governor {
                 source,
                 definition: Some(definition),
                 placeholders: BTreeMap::new(),
+                closed: Closed {
+                    denied: config.is_some() && now.denied.contains(&name),
+                    ..Closed::default()
+                },
                 config,
                 attachment: None,
-                closed: Closed::default(),
                 private: false,
                 label: None,
                 sockets: Sockets::default(),
@@ -178,7 +180,12 @@ impl Governor {
         self.write_record(now, name, Stage::Detaching)?;
         let gone = self.let_go(now, name);
         match &gone {
-            Ok(()) => self.strike(now, name, &path),
+            Ok(()) => {
+                self.strike(now, name, &path);
+                if let Err(error) = self.set_denied(now, name, false) {
+                    tracing::warn!(agent = name, %error, "the next group of its is closed");
+                }
+            }
             Err(error) => self.stick(now, name, format!("its detaching is not complete: {error}")),
         }
         gone
@@ -268,62 +275,6 @@ impl Governor {
         if let Err(error) = self.records.remove(name) {
             tracing::warn!(agent = name, %error, "its record stays behind");
         }
-    }
-
-    /// Refuses an agent everything, and ends what it has open; it stays attached. Nothing of this
-    /// waits for another part to succeed.
-    pub(super) fn deny(&self, now: &mut Now, name: &str) -> Result<(), DaemonError> {
-        let Some(governed) = now.agents.get_mut(name) else {
-            return Err(DaemonError::NoAgent(name.to_owned()));
-        };
-        governed.closed.denied = true;
-        let affected = now.affected(name);
-        let affected: Vec<&str> = affected.iter().map(String::as_str).collect();
-        // The kernel first: it needs nobody's answer.
-        let closed = affected.iter().try_for_each(|n| self.publish_to_kernel(now, n));
-        let chain = now.places.chain(name).iter().map(|n| n.to_string()).collect();
-        let said = self.announce(chain, NoteKind::Admin, format!("close {name}: {DENIED}"));
-        let told = self.publish(now, &affected);
-        let ended = match now.agents.get(name) {
-            Some(governed) => destroy_open(&governed.cgroup).map_err(DaemonError::from),
-            None => Ok(0),
-        };
-        let kept = self.write_record(now, name, Stage::Attached);
-        closed.and(said).and(told).and(ended.map(drop)).and(kept)
-    }
-
-    /// Takes a [`Self::deny`] back.
-    ///
-    /// # Errors
-    /// It stays closed then.
-    pub(super) fn reopen(&self, now: &mut Now, name: &str) -> Result<(), DaemonError> {
-        let Some(governed) = now.agents.get(name) else {
-            return Err(DaemonError::NoAgent(name.to_owned()));
-        };
-        if !governed.closed.denied {
-            let why = now.why_closed(name).unwrap_or_else(|| "it is not closed".to_owned());
-            return Err(DaemonError::StaysClosed { name: name.to_owned(), why });
-        }
-        let chain = now.places.chain(name).iter().map(|n| n.to_string()).collect();
-        self.announce(chain, NoteKind::Admin, format!("open {name} again"))?;
-        let set = |now: &mut Now, denied: bool| {
-            if let Some(governed) = now.agents.get_mut(name) {
-                governed.closed.denied = denied;
-            }
-        };
-        set(now, false);
-        let affected = now.affected(name);
-        let affected: Vec<&str> = affected.iter().map(String::as_str).collect();
-        let opened = self
-            .write_record(now, name, Stage::Attached)
-            .and_then(|()| self.publish(now, &affected));
-        if opened.is_err() {
-            set(now, true);
-            let _ = affected.iter().try_for_each(|n| self.publish_to_kernel(now, n));
-            let _ = self.publish(now, &affected);
-            let _ = self.write_record(now, name, Stage::Attached);
-        }
-        opened
     }
 
     pub(super) fn write_record(

@@ -49,6 +49,8 @@ pub(super) struct Now {
     pub(super) agents: BTreeMap<String, Governed>,
     /// Attached by an egret before, without a record: closed until somebody detaches them.
     pub(super) orphans: BTreeMap<String, Option<Attachment>>,
+    /// Matches of an `[[agent]]` that an operator has closed, by name, whether they are there or not.
+    pub(super) denied: BTreeSet<String>,
     /// Groups that match an `[[agent]]` and were detached by hand.
     pub(super) released: BTreeSet<PathBuf>,
     /// Groups that could not be attached, so that it is said once.

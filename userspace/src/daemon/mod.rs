@@ -4,7 +4,7 @@
 //! ```text
 //! start      folder, pins, programs and their proof, authority, interceptor, agents of before
 //! governor   the one lock through which what is governed changes
-//!   attach · restart · orphans · reload · namespaces      the changes
+//!   attach · deny · reload · namespaces · restart · orphans      the changes
 //! supervise  the interceptor: started, watched, started again (its socket: link)
 //! scan       groups that match, groups that are gone, new network namespaces
 //! server     the control socket
@@ -17,6 +17,7 @@
 mod agents;
 mod attach;
 mod definition;
+mod deny;
 mod error;
 mod governor;
 mod link;

@@ -1,6 +1,7 @@
 //! What the next daemon must know of the agents that are attached: one file each, beside the pins
 //! and gone with them at the next boot. It holds no secret; those are obtained again.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -42,18 +43,31 @@ pub(super) struct Written {
     pub(super) placeholders: std::collections::BTreeMap<String, String>,
 }
 
+/// The extension of what is being written.
+const NEW: &str = "new";
+/// The file of names that stay closed.
+const DENIED: &str = "denied";
+
 /// The folder of records.
 #[derive(Debug)]
 pub(super) struct Records(PathBuf);
 
 impl Records {
-    /// Below the daemon's folder; made if it is not there.
+    /// Below the daemon's folder; made if it is not there. What was being written when a daemon
+    /// died is removed.
     pub(super) fn open(run: &Path) -> io::Result<Self> {
         let dir = run.join("attached");
         match DirBuilder::new().mode(0o700).create(&dir) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
-            _ => Ok(Self(dir)),
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+            _ => {}
         }
+        for entry in fs::read_dir(&dir)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|e| e == NEW) {
+                fs::remove_file(&path)?;
+            }
+        }
+        Ok(Self(dir))
     }
 
     /// Every record, and the names of files that hold none.
@@ -62,7 +76,7 @@ impl Records {
         for entry in fs::read_dir(&self.0)? {
             let path = entry?.path();
             if path.extension().is_none_or(|e| e != "json") {
-                continue; // one that was being written when its daemon died
+                continue;
             }
             let read = fs::read(&path).and_then(|text| Ok(serde_json::from_slice(&text)?));
             match read {
@@ -75,29 +89,32 @@ impl Records {
 
     /// Writes a record in one step.
     pub(super) fn write(&self, record: &Written) -> io::Result<()> {
-        let path = self.path(&record.name);
-        let new = path.with_extension("new");
-        let _ = fs::remove_file(&new);
-        let text = serde_json::to_vec_pretty(record)?;
-        let written = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&new)
-            .and_then(|mut file| file.write_all(&text))
-            .and_then(|()| fs::rename(&new, &path));
-        if written.is_err() {
-            let _ = fs::remove_file(&new);
+        replace(&self.path(&record.name), &serde_json::to_vec_pretty(record)?)
+    }
+
+    /// Names of matches of egret.toml that an operator has closed: a group of theirs that is made
+    /// anew is closed as well.
+    ///
+    /// # Errors
+    /// When they cannot be told; then nobody is to be attached.
+    pub(super) fn denied(&self) -> io::Result<BTreeSet<String>> {
+        match fs::read(self.0.join(DENIED)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(BTreeSet::new()),
+            text => Ok(serde_json::from_slice(&text?)?),
         }
-        written
+    }
+
+    pub(super) fn write_denied(&self, names: &BTreeSet<String>) -> io::Result<()> {
+        let path = self.0.join(DENIED);
+        if names.is_empty() {
+            return remove(&path);
+        }
+        replace(&path, &serde_json::to_vec(names)?)
     }
 
     /// Forgets one; that there was none is no failure.
     pub(super) fn remove(&self, name: &str) -> io::Result<()> {
-        match fs::remove_file(self.path(name)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => Ok(()),
-        }
+        remove(&self.path(name))
     }
 
     /// Names of agents can hold anything that a file's name cannot.
@@ -112,6 +129,31 @@ impl Records {
         }
         self.0.join(file + ".json")
     }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// Writes a file in one step.
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    let new = path.with_extension(NEW);
+    let _ = fs::remove_file(&new);
+    let mut options = OpenOptions::new();
+    let written = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&new)
+        .and_then(|mut file| file.write_all(text))
+        .and_then(|()| fs::rename(&new, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&new);
+    }
+    written
 }
 
 #[cfg(test)]
@@ -150,5 +192,22 @@ mod tests {
         records.remove("a").unwrap();
         records.remove("a").unwrap();
         assert_eq!(records.all().unwrap().0.len(), 2);
+        assert!(!dir.path().join("attached/half.new").exists());
+    }
+
+    #[test]
+    fn who_is_denied_is_found_again_and_damage_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(dir.path()).unwrap();
+        assert!(records.denied().unwrap().is_empty());
+        let names: BTreeSet<String> = ["ci:a b".to_owned(), "x".to_owned()].into();
+        records.write_denied(&names).unwrap();
+        assert_eq!(Records::open(dir.path()).unwrap().denied().unwrap(), names);
+        let (found, damaged) = records.all().unwrap();
+        assert!(found.is_empty() && damaged.is_empty(), "it is no record");
+        records.write_denied(&BTreeSet::new()).unwrap();
+        assert!(records.denied().unwrap().is_empty());
+        fs::write(dir.path().join("attached/denied"), "[").unwrap();
+        assert!(records.denied().is_err());
     }
 }

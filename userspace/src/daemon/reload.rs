@@ -12,7 +12,7 @@ use super::restart::UNLISTED;
 use crate::config::{AgentConfig, DaemonConfig, LoadedDaemon, load_daemon_config};
 use crate::intercept::wire::NoteKind;
 use crate::outcome::Reason;
-use crate::redirect::attach::destroy_ports;
+use crate::redirect::held::destroy_ports;
 use crate::redirect::local::LocalPorts;
 
 /// What egret.toml says, with every policy parsed and every secret obtained.

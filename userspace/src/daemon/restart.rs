@@ -29,6 +29,7 @@ impl Governor {
             let why = format!("{file} cannot be read; its agent is closed until it is detached");
             self.refused(NoteKind::Admin, "", Reason::AgentClosed, &why);
         }
+        now.denied = self.records.denied().map_err(DaemonError::at(&self.run.join("attached")))?;
         // Outer ones first, so that links are looked for where they belong.
         written.sort_by_key(|w| w.path.components().count());
         let mut unfinished = Vec::new();

@@ -18,7 +18,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use super::attach::{Wanted, is_frozen};
 use super::definition::Source;
 use super::error::DaemonError;
-use super::governor::{Governed, Governor, Now};
+use super::governor::{Governed, Governor, Now, note};
 use super::records::Stage;
 use crate::intercept::wire::NoteKind;
 use crate::outcome::Reason;
@@ -110,7 +110,8 @@ impl Governor {
             .collect();
         for (name, path) in gone {
             let chain = now.places.chain(&name).iter().map(|n| n.to_string()).collect();
-            let _ = self.announce(chain, NoteKind::Admin, format!("the cgroup of {name} is gone"));
+            let message = format!("the cgroup of {name} is gone");
+            self.supervisor.note_or_keep(note(NoteKind::Admin, chain, message));
             if let Some(governed) = now.agents.get_mut(&name) {
                 // The kernel has taken its links away with the group; what is pinned holds nothing.
                 drop(governed.attachment.take());

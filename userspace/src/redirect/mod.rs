@@ -9,6 +9,7 @@ pub mod ebpf;
 pub mod events;
 pub mod feed;
 pub mod guards;
+pub mod held;
 pub mod listener;
 mod load;
 pub mod local;

@@ -17,4 +17,5 @@ mod probe;
 mod processes;
 mod reload;
 mod restart;
+mod run;
 mod world;

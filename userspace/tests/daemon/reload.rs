@@ -165,6 +165,15 @@ fn what_egret_toml_names_is_attached_and_closed_when_it_is_named_no_more() {
         w.config(&(agent("one") + &agent("two")));
         w.egret(&["reload"]).done();
         assert_eq!([w.tries(&one), w.tries(&two)], [SERVED, CLOSED]);
+        // Also as another group under its name, with another daemon: one that could end itself to
+        // be made anew would be open again.
+        fs::remove_dir(w.at(&two)).unwrap();
+        eventually("two is forgotten", || w.agent("two").is_null());
+        w.kill();
+        w.start();
+        let two = w.group("two");
+        eventually("two is attached", || !w.agent("two").is_null());
+        assert_eq!([w.tries(&one), w.tries(&two)], [SERVED, CLOSED]);
         w.egret(&["detach", "two", "--undo"]).done();
         assert_eq!(w.tries(&two), SERVED);
 
