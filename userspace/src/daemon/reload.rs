@@ -9,9 +9,10 @@ use super::error::DaemonError;
 use super::governor::{Governor, Now, note};
 use super::records::Stage;
 use super::restart::UNLISTED;
-use crate::config::{AgentConfig, DaemonConfig, LoadedDaemon, load_daemon_config};
+use crate::config::{DaemonConfig, LoadedDaemon, load_daemon_config};
 use crate::intercept::wire::NoteKind;
 use crate::outcome::Reason;
+use crate::redirect::target::admits;
 
 /// What egret.toml says, with every policy parsed and every secret obtained.
 pub(super) struct Read {
@@ -73,7 +74,7 @@ impl Governor {
                 Some(config) => {
                     let still = read.config.agents.iter().find(|a| &a.name == config);
                     still
-                        .filter(|a| matches(a, &governed.path))
+                        .filter(|a| admits(&a.target, &governed.path, &self.hierarchy))
                         .and_then(|a| read.definitions.get(&a.name).cloned())
                 }
                 None => by_hand.get(name).cloned().or_else(|| governed.definition.clone()),
@@ -142,8 +143,4 @@ impl Governor {
         }
         Ok(found)
     }
-}
-
-fn matches(agent: &AgentConfig, path: &Path) -> bool {
-    agent.target.matches(path)
 }

@@ -7,7 +7,7 @@ use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, chown};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, lchown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -127,13 +127,7 @@ impl Supervisor {
     /// The log's folders, its files with them, belong to who writes them.
     fn prepare_folders(&self) -> Result<(), DaemonError> {
         let Identity { uid, gid } = self.terms.user.clone().unwrap_or(Identity { uid: 0, gid: 0 });
-        // The way to them must be passable for their user; what else is in the state folder has
-        // modes of its own.
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o711)
-            .create(&self.terms.state)
-            .map_err(DaemonError::at(&self.terms.state))?;
+        passable(&self.terms.state).map_err(DaemonError::at(&self.terms.state))?;
         for name in ["audit", "checkpoints"] {
             let folder = self.terms.state.join(name);
             match fs::DirBuilder::new().mode(0o700).create(&folder) {
@@ -267,6 +261,17 @@ fn confinement_readable() -> Vec<PathBuf> {
     .to_vec()
 }
 
+/// The way to the log must be passable for its user, also where `egret run` made the folder for
+/// root alone; what else is in it has modes of its own.
+fn passable(state: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o711).create(state)?;
+    let mode = fs::metadata(state)?.permissions().mode();
+    if mode & 0o011 == 0o011 {
+        return Ok(());
+    }
+    fs::set_permissions(state, fs::Permissions::from_mode(mode | 0o011))
+}
+
 /// Gives a folder and everything in it to a user, where it is another's.
 fn give(path: &Path, uid: u32, gid: u32) -> Result<(), DaemonError> {
     let meta = fs::symlink_metadata(path).map_err(DaemonError::at(path))?;
@@ -279,7 +284,7 @@ fn give(path: &Path, uid: u32, gid: u32) -> Result<(), DaemonError> {
         }
     }
     if meta.uid() != uid || meta.gid() != gid {
-        chown(path, Some(uid), Some(gid)).map_err(DaemonError::at(path))?;
+        lchown(path, Some(uid), Some(gid)).map_err(DaemonError::at(path))?;
     }
     Ok(())
 }
