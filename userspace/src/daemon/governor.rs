@@ -77,6 +77,7 @@ pub(super) struct Governed {
 }
 
 impl Governor {
+    #[expect(clippy::too_many_arguments, reason = "each is a part, put together in one place")]
     pub(super) fn new(
         kernel: Kernel,
         hierarchy: Hierarchy,
