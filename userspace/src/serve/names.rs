@@ -70,6 +70,7 @@ fn message(record: &DnsRecord<'_>) -> String {
 mod tests {
     use super::*;
     use crate::dns::{Answered, Handler, Transport};
+    use crate::identify::Agent;
     use crate::identify::{AgentLink, SessionId};
     use crate::outcome::{Decision, Reason};
     use crate::policy::{Action, HostPattern, Policy, Protocol, Rule};
@@ -113,7 +114,7 @@ mod tests {
         let refused = |answered| (Decision::Deny, Some(Reason::NameNotAllowed), answered);
         let cell = Arc::new(AgentCell::new(agent(&["a.test"], None)));
         let audit = Audit::in_memory();
-        let server = server(Arc::default(), &cell, &audit);
+        let server = server(Arc::default(), &cell, UnmatchedNames::Synthesize, &audit);
         let both = || (ask(&server, "a.test."), ask(&server, "b.test."));
         assert_eq!(both(), (allowed, refused(Answered::Synthetic)));
         cell.replace(agent(&["b.test"], None));
