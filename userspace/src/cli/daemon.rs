@@ -40,10 +40,18 @@ pub(crate) struct Args {
     /// The folder of pins and sockets
     #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN, env = crate::control::RUN_VARIABLE)]
     run: PathBuf,
+    /// How many connections may wait for the interceptor
+    #[arg(long, value_name = "N", hide = true)]
+    max_flows: Option<u32>,
 }
 
 pub(super) fn run(args: Args, state: &Path) -> ExitCode {
-    let options = Options { config: args.config, run: args.run, state: state.to_path_buf() };
+    let options = Options {
+        config: args.config,
+        run: args.run,
+        state: state.to_path_buf(),
+        max_flows: args.max_flows,
+    };
     match daemon::run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(Style::stderr(), &error.to_string(), code(&error)),

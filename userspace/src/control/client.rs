@@ -4,10 +4,17 @@ use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike as _};
 
 use super::wire::{Answer, Request};
 use super::{SOCKET, frame};
+
+/// How long an answer may take: longer than the changes that the daemon may be at, one after the
+/// other.
+const PATIENCE_SECONDS: i64 = 120;
 
 /// Why the daemon could not be asked, or did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +30,10 @@ pub enum ClientError {
     NotAllowed { path: PathBuf },
     #[error("the daemon closed the connection; its log says why")]
     Closed,
+    #[error(
+        "the daemon does not answer; whether it did what was asked, `egret status` shows later"
+    )]
+    Silent,
     #[error("the daemon could not be asked: {0}")]
     Io(#[from] io::Error),
     #[error("{0}")]
@@ -51,11 +62,18 @@ pub fn ask(
     fds: &[BorrowedFd<'_>],
 ) -> Result<(Answer, Vec<OwnedFd>), ClientError> {
     let socket = dial(run)?;
-    frame::send(&socket, request, fds)?;
-    match frame::receive::<Answer>(&socket)? {
-        Some((Answer::Refused(why), _)) => Err(ClientError::Refused(why)),
-        Some(answer) => Ok(answer),
-        None => Err(ClientError::Closed),
+    let patience = TimeVal::seconds(PATIENCE_SECONDS);
+    setsockopt(&socket, sockopt::ReceiveTimeout, &patience).map_err(io::Error::from)?;
+    setsockopt(&socket, sockopt::SendTimeout, &patience).map_err(io::Error::from)?;
+    let asked = frame::send(&socket, request, fds);
+    let hear = || frame::receive::<Answer>(&socket, frame::ALL_POLICIES);
+    // One that refuses unheard has closed the connection, which comes before its answer.
+    match hear().and_then(|heard| heard.map_or_else(hear, |answer| Ok(Some(answer)))) {
+        Ok(Some((Answer::Refused(why), _))) => Err(ClientError::Refused(why)),
+        Ok(Some(answer)) => Ok(answer),
+        Ok(None) => Err(asked.err().map_or(ClientError::Closed, ClientError::Io)),
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Err(ClientError::Silent),
+        Err(e) => Err(e.into()),
     }
 }
 

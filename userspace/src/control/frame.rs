@@ -15,8 +15,11 @@ use crate::sys::fdpass;
 
 /// The longest JSON that goes into the packet itself.
 const INLINE: usize = 8 * 1024;
-/// The longest JSON at all: a policy has at most 1 MiB, and so has each file that it uses.
-const LONGEST: u64 = 16 << 20;
+/// The longest JSON of somebody who asks: a policy has at most 1 MiB, and so has each file that it
+/// uses.
+pub(crate) const ONE_POLICY: u64 = 16 << 20;
+/// The longest JSON between the daemon's own processes: the policies of all agents.
+pub(crate) const ALL_POLICIES: u64 = 1 << 30;
 
 /// The first byte of a packet.
 const HERE: u8 = 0;
@@ -44,24 +47,26 @@ pub(crate) fn send<T: Serialize>(
     fdpass::send_all(socket, &[IN_FILE], &all)
 }
 
-/// Receives a value and the descriptors that came with it; `None` when the peer is gone.
+/// Receives a value of at most `longest` bytes and the descriptors that came with it; `None` when
+/// the peer is gone.
 ///
 /// # Errors
 /// `InvalidData` for anything that is not such a message; the error of `recvmsg(2)`.
 pub(crate) fn receive<T: DeserializeOwned>(
     socket: impl AsFd,
+    longest: u64,
 ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let Some((packet, mut fds)) = fdpass::receive_all(socket)? else { return Ok(None) };
     let packet = Zeroizing::new(packet);
     let value = match packet.split_first() {
         Some((&HERE, json)) => serde_json::from_slice(json)?,
-        Some((&IN_FILE, [])) if !fds.is_empty() => from_file(fds.remove(0))?,
+        Some((&IN_FILE, [])) if !fds.is_empty() => from_file(fds.remove(0), longest)?,
         _ => return Err(io::ErrorKind::InvalidData.into()),
     };
     Ok(Some((value, fds)))
 }
 
-fn from_file<T: DeserializeOwned>(fd: OwnedFd) -> io::Result<T> {
+fn from_file<T: DeserializeOwned>(fd: OwnedFd, longest: u64) -> io::Result<T> {
     let mut json = Zeroizing::new(Vec::new());
     let file = File::from(fd);
     // Anything that can be waited for (a pipe, a file of FUSE) would let the peer hold this thread.
@@ -69,8 +74,8 @@ fn from_file<T: DeserializeOwned>(fd: OwnedFd) -> io::Result<T> {
     if !in_memory || !file.metadata()?.is_file() {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    let read = file.take(LONGEST + 1).read_to_end(&mut json)?;
-    if u64::try_from(read).is_ok_and(|n| n > LONGEST) {
+    let read = file.take(longest + 1).read_to_end(&mut json)?;
+    if u64::try_from(read).is_ok_and(|n| n > longest) {
         return Err(io::ErrorKind::InvalidData.into());
     }
     Ok(serde_json::from_slice(&json)?)
@@ -88,12 +93,12 @@ mod tests {
         for length in [0, INLINE - 2, INLINE, 1 << 20] {
             let text = "x".repeat(length);
             send(&a, &text, &[a.as_fd(), b.as_fd()]).unwrap();
-            let (back, fds): (String, _) = receive(&b).unwrap().unwrap();
+            let (back, fds): (String, _) = receive(&b, ONE_POLICY).unwrap().unwrap();
             assert_eq!((back == text, fds.len()), (true, 2), "{length}");
             assert!(fds.iter().all(|fd| fd.as_raw_fd() > 2));
         }
         drop(a);
-        assert!(receive::<String>(&b).unwrap().is_none());
+        assert!(receive::<String>(&b, ONE_POLICY).unwrap().is_none());
     }
 
     #[test]
@@ -110,9 +115,9 @@ mod tests {
             (b"\x01", Some(on_disk.as_fd())),
         ] {
             fdpass::send(&a, packet, fd).unwrap();
-            assert!(receive::<String>(&b).is_err(), "{packet:?}");
+            assert!(receive::<String>(&b, ONE_POLICY).is_err(), "{packet:?}");
         }
         send(&a, &"fine", &[]).unwrap();
-        assert_eq!(receive::<String>(&b).unwrap().unwrap().0, "fine", "the control");
+        assert_eq!(receive::<String>(&b, ONE_POLICY).unwrap().unwrap().0, "fine", "the control");
     }
 }

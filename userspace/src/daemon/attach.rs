@@ -7,20 +7,23 @@
 //!          theirs must take over · links away (free from here on) · listeners · record
 //! ```
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::definition::{Definition, Source};
 use super::error::DaemonError;
-use super::governor::{Governed, Governor, Now, order};
+use super::governor::{Closed, Governed, Governor, Now, order};
 use super::namespaces::Sockets;
 use super::records::Stage;
 use super::restart::DENIED;
+use crate::config::PolicyArgs;
 use crate::control::wire::Attached;
 use crate::identify::SessionId;
-use crate::intercept::wire::Order;
-use crate::redirect::attach::{How, attach_running, join_running};
+use crate::intercept::wire::{NoteKind, Order};
+use crate::outcome::Reason;
+use crate::redirect::attach::{AttachError, How, attach_running, destroy_open, join_running};
 use crate::redirect::attachment::Overlap;
 use crate::redirect::cgroup::Cgroup;
 use crate::redirect::ebpf::AgentFlags;
@@ -34,6 +37,7 @@ pub(super) struct Wanted {
     pub(super) name: String,
     /// Inside the hierarchy.
     pub(super) path: PathBuf,
+    pub(super) source: Source,
     pub(super) definition: Arc<Definition>,
     pub(super) config: Option<String>,
 }
@@ -44,18 +48,18 @@ impl Governor {
     /// # Errors
     /// The group is as it was before, except for sockets that were destroyed already.
     pub(super) fn attach(&self, now: &mut Now, wanted: Wanted) -> Result<Attached, DaemonError> {
-        let Wanted { name, path, definition, config } = wanted;
+        let Wanted { name, path, source, definition, config } = wanted;
         if !is_name(&name) {
             return Err(DaemonError::BadName(name));
         }
         now.places.check(&name, &path)?;
         let cgroup = self.open_group(&path)?;
+        self.spare_interceptor(&cgroup)?;
         let chain: Vec<String> = now.places.holding(&path).iter().map(|n| n.to_string()).collect();
         let what = format!("attach {name} to {} with {}", path.display(), definition.policy.name);
-        self.announce([chain, vec![name.clone()]].concat(), what)?;
+        self.announce([chain, vec![name.clone()]].concat(), NoteKind::Admin, what)?;
 
         let was_frozen = is_frozen(&cgroup);
-        let id = cgroup.id();
         now.places.add(&name, &path)?;
         now.agents.insert(
             name.clone(),
@@ -63,26 +67,31 @@ impl Governor {
                 path: path.clone(),
                 cgroup,
                 session: SessionId::random(),
+                source,
                 definition: Some(definition),
+                placeholders: BTreeMap::new(),
                 config,
                 attachment: None,
-                closed: None,
+                closed: Closed::default(),
                 private: false,
                 label: None,
                 sockets: Sockets::default(),
             },
         );
-        let result = self
-            .write_record(now, &name, Stage::Attaching { was_frozen })
-            .and_then(|()| self.attach_registered(now, &name));
-        match result {
-            Ok(attached) => Ok(attached),
-            Err(error) => {
-                self.withdraw(now, &name);
-                debug_assert!(!now.agents.contains_key(&name));
-                tracing::debug!(?id, "attaching was taken back");
-                Err(error)
+        self.write_record(now, &name, Stage::Attaching { was_frozen })
+            .and_then(|()| self.attach_registered(now, &name))
+            .inspect_err(|_| self.withdraw(now, &name))
+    }
+
+    /// Frozen, it could not be told of what it is to serve; governed, it would dial itself. The
+    /// warden is looked for where the group is frozen.
+    fn spare_interceptor(&self, cgroup: &Cgroup) -> Result<(), DaemonError> {
+        let own = self.supervisor.describe().0.and_then(|pid| u32::try_from(pid).ok());
+        match own {
+            Some(pid) if cgroup.processes()?.contains(&pid) => {
+                Err(AttachError::HoldsEgret(cgroup.path().into()).into())
             }
+            _ => Ok(()),
         }
     }
 
@@ -131,86 +140,102 @@ impl Governor {
         Ok(Attached { name: name.to_owned(), cgroup, destroyed, foreign, namespaces })
     }
 
-    /// Takes the links of an agent away because an agent above has them now.
-    fn drop_links(&self, now: &mut Now, name: &str) -> Result<(), DaemonError> {
-        let attachment = now.agents.get_mut(name).and_then(|g| g.attachment.take());
-        Ok(attachment.map_or(Ok(()), |attachment| attachment.detach())?)
-    }
-
     /// Takes back what a failed attach has done. What cannot be taken back stays closed.
     fn withdraw(&self, now: &mut Now, name: &str) {
-        let affected = now.affected(name);
-        let Some(governed) = now.agents.remove(name) else { return };
-        now.places.remove(name);
-        let id = governed.cgroup.id();
-        if let Some(attachment) = governed.attachment
-            && let Err(error) = attachment.detach()
-        {
-            tracing::error!(agent = name, %error, "stays attached in part, and closed");
+        let Some(governed) = now.agents.get(name) else { return };
+        let path = governed.path.clone();
+        match self.let_go(now, name) {
+            Ok(()) => {
+                self.strike(now, name, &path);
+                now.released.remove(&path); // the next look may try again
+            }
+            Err(error) => {
+                let why = format!("its attaching failed, and so did taking it back: {error}");
+                self.refused(NoteKind::Admin, name, Reason::AgentClosed, &why);
+                self.stick(now, name, why);
+            }
         }
-        let _ = self.kernel.remove_agent(id);
-        for cookie in governed.sockets.cookies() {
-            let _ = self.kernel.remove_listeners(cookie, id);
-        }
-        if let Ok(link) = self.supervisor.link() {
-            let _ = link.tell(Order::Remove { agent: id.0 }, &[]);
-        }
-        let others: Vec<&str> =
-            affected.iter().map(String::as_str).filter(|n| *n != name).collect();
-        if let Err(error) = self.publish(now, &others) {
-            tracing::error!(%error, "agents below are not told");
-        }
-        let _ = self.records.remove(name);
     }
 
     /// Lets an agent go: from then on it is governed by the agents above it, or not at all.
     ///
     /// # Errors
-    /// It is still attached then, in whole or in part, and what is attached in part is closed.
+    /// It is still attached then, in whole or in part, and closed if that was begun.
     pub(super) fn detach(&self, now: &mut Now, name: &str) -> Result<(), DaemonError> {
-        if let Some(orphan) = now.orphans.get_mut(name) {
-            let attachment = orphan.take();
-            self.announce(vec![name.to_owned()], format!("detach {name}, which was closed"))?;
-            match attachment {
-                Some(attachment) => attachment.detach()?,
-                None => self.kernel.forget(name)?,
-            }
-            now.orphans.remove(name);
-            return Ok(());
+        if now.orphans.contains_key(name) {
+            return self.detach_orphan(now, name);
         }
         let Some(governed) = now.agents.get(name) else {
             return Err(DaemonError::NoAgent(name.to_owned()));
         };
-        let (path, id) = (governed.path.clone(), governed.cgroup.id());
+        let path = governed.path.clone();
         let chain = now.places.chain(name).iter().map(|n| n.to_string()).collect();
-        self.announce(chain, format!("detach {name} from {}", path.display()))?;
+        self.announce(chain, NoteKind::Admin, format!("detach {name} from {}", path.display()))?;
         self.write_record(now, name, Stage::Detaching)?;
-        // Closed first: nothing of it is half open while the rest is taken away.
-        self.kernel.set_agent(id, AgentFlags::default())?;
-        self.hand_links_down(now, name)?;
-        if let Some(attachment) = now.agents.get_mut(name).and_then(|g| g.attachment.take()) {
-            attachment.detach()?;
+        let gone = self.let_go(now, name);
+        match &gone {
+            Ok(()) => self.strike(now, name, &path),
+            Err(error) => self.stick(now, name, format!("its detaching is not complete: {error}")),
         }
-        self.strike(now, name, &path);
-        Ok(())
+        gone
+    }
+
+    /// Closes an agent that was changed in part, and all below it.
+    fn stick(&self, now: &mut Now, name: &str, why: String) {
+        if let Some(governed) = now.agents.get_mut(name) {
+            governed.closed.stuck = Some(why);
+        }
+        let affected = now.affected(name);
+        let affected: Vec<&str> = affected.iter().map(String::as_str).collect();
+        if let Err(error) = self.publish(now, &affected) {
+            tracing::error!(agent = name, %error, "its interceptor is not told that it is closed");
+            let _ = affected.iter().try_for_each(|n| self.publish_to_kernel(now, n));
+        }
+    }
+
+    /// Takes an agent's links away, after agents below have links of their own.
+    fn let_go(&self, now: &mut Now, name: &str) -> Result<(), DaemonError> {
+        let Some(governed) = now.agents.get_mut(name) else { return Ok(()) };
+        // Closed first: nothing of it is half open while the rest is taken away.
+        self.kernel.set_agent(governed.cgroup.id(), AgentFlags::default())?;
+        // Perhaps a part of them, from a time before that failed.
+        let links = match governed.attachment.take() {
+            Some(links) => Some(links),
+            None => self.find_links(name, &governed.cgroup)?,
+        };
+        let Some(links) = links else { return Ok(()) };
+        if let Err(error) = self.hand_links_down(now, name) {
+            if let Some(governed) = now.agents.get_mut(name) {
+                governed.attachment = Some(links);
+            }
+            return Err(error);
+        }
+        Ok(links.detach()?)
     }
 
     /// Agents below get links of their own before those of the agent above them go.
     fn hand_links_down(&self, now: &mut Now, name: &str) -> Result<(), DaemonError> {
         let Some(governed) = now.agents.get(name) else { return Ok(()) };
-        if governed.attachment.is_none() {
-            return Ok(());
-        }
         let path = governed.path.clone();
         let below: Vec<String> =
             now.places.outermost_below(&path).iter().map(|n| n.to_string()).collect();
         for inner in below {
-            let Some(inner_governed) = now.agents.get_mut(&inner) else { continue };
-            let links =
-                self.kernel.attach_pinned(&inner_governed.cgroup, &inner, Overlap::Below)?;
-            inner_governed.attachment = Some(links);
+            let Some(governed) = now.agents.get_mut(&inner) else { continue };
+            if governed.attachment.is_none() {
+                let links = match self.find_links(&inner, &governed.cgroup)? {
+                    Some(links) => links,
+                    None => self.kernel.attach_pinned(&governed.cgroup, &inner, Overlap::Below)?,
+                };
+                governed.attachment = Some(links);
+            }
         }
         Ok(())
+    }
+
+    /// Takes the links of an agent away because an agent above has them now.
+    fn drop_links(&self, now: &mut Now, name: &str) -> Result<(), DaemonError> {
+        let attachment = now.agents.get_mut(name).and_then(|g| g.attachment.take());
+        Ok(attachment.map_or(Ok(()), |attachment| attachment.detach())?)
     }
 
     /// Removes an agent from all books; its links are gone.
@@ -241,41 +266,60 @@ impl Governor {
         }
     }
 
-    /// Refuses an agent everything; it stays attached.
-    pub(super) fn close(&self, now: &mut Now, name: &str, why: &str) -> Result<(), DaemonError> {
+    /// Refuses an agent everything, and ends what it has open; it stays attached. Nothing of this
+    /// waits for another part to succeed.
+    pub(super) fn deny(&self, now: &mut Now, name: &str) -> Result<(), DaemonError> {
         let Some(governed) = now.agents.get_mut(name) else {
             return Err(DaemonError::NoAgent(name.to_owned()));
         };
-        governed.closed = Some(why.to_owned());
+        governed.closed.denied = true;
         let affected = now.affected(name);
         let affected: Vec<&str> = affected.iter().map(String::as_str).collect();
         // The kernel first: it needs nobody's answer.
-        affected.iter().try_for_each(|n| self.publish_to_kernel(now, n))?;
+        let closed = affected.iter().try_for_each(|n| self.publish_to_kernel(now, n));
         let chain = now.places.chain(name).iter().map(|n| n.to_string()).collect();
-        let said = self.announce(chain, format!("close {name}: {why}"));
+        let said = self.announce(chain, NoteKind::Admin, format!("close {name}: {DENIED}"));
         let told = self.publish(now, &affected);
-        self.write_record(now, name, Stage::Attached)?;
-        said.and(told)
+        let ended = match now.agents.get(name) {
+            Some(governed) => destroy_open(&governed.cgroup).map_err(DaemonError::from),
+            None => Ok(0),
+        };
+        let kept = self.write_record(now, name, Stage::Attached);
+        closed.and(said).and(told).and(ended.map(drop)).and(kept)
     }
 
-    /// Takes a [`Self::close`] back, where its policy is known.
+    /// Takes a [`Self::deny`] back.
+    ///
+    /// # Errors
+    /// It stays closed then.
     pub(super) fn reopen(&self, now: &mut Now, name: &str) -> Result<(), DaemonError> {
         let Some(governed) = now.agents.get(name) else {
             return Err(DaemonError::NoAgent(name.to_owned()));
         };
-        if governed.definition.is_none() || governed.closed.as_deref() != Some(DENIED) {
-            let why = governed.closed.clone().unwrap_or_else(|| "it is not closed".to_owned());
+        if !governed.closed.denied {
+            let why = now.why_closed(name).unwrap_or_else(|| "it is not closed".to_owned());
             return Err(DaemonError::StaysClosed { name: name.to_owned(), why });
         }
         let chain = now.places.chain(name).iter().map(|n| n.to_string()).collect();
-        self.announce(chain, format!("open {name} again"))?;
-        if let Some(governed) = now.agents.get_mut(name) {
-            governed.closed = None;
-        }
+        self.announce(chain, NoteKind::Admin, format!("open {name} again"))?;
+        let set = |now: &mut Now, denied: bool| {
+            if let Some(governed) = now.agents.get_mut(name) {
+                governed.closed.denied = denied;
+            }
+        };
+        set(now, false);
         let affected = now.affected(name);
         let affected: Vec<&str> = affected.iter().map(String::as_str).collect();
-        self.publish(now, &affected)?;
-        self.write_record(now, name, Stage::Attached)
+        let opened = self
+            .write_record(now, name, Stage::Attached)
+            .and_then(|()| self.publish(now, &affected));
+        if opened.is_err() {
+            set(now, true);
+            let _ = affected.iter().try_for_each(|n| self.publish_to_kernel(now, n));
+            let _ = self.publish(now, &affected);
+            let _ = self.write_record(now, name, Stage::Attached);
+        }
+        opened
     }
 
     pub(super) fn write_record(
@@ -293,17 +337,20 @@ impl Governor {
         &self,
         name: String,
         path: PathBuf,
+        policy: PolicyArgs,
         definition: Definition,
     ) -> Result<Attached, DaemonError> {
-        debug_assert!(matches!(definition.source, Source::Attach(_)));
+        if name.contains(':') {
+            return Err(DaemonError::BadName(name)); // those are of matches of patterns
+        }
         let mut now = self.lock();
         now.released.remove(&path);
-        let definition = Arc::new(definition);
-        self.attach(&mut now, Wanted { name, path, definition, config: None })
+        let (source, definition) = (Source::Attach(policy), Arc::new(definition));
+        self.attach(&mut now, Wanted { name, path, source, definition, config: None })
     }
 }
 
-fn is_frozen(cgroup: &Cgroup) -> bool {
+pub(super) fn is_frozen(cgroup: &Cgroup) -> bool {
     std::fs::read_to_string(cgroup.path().join("cgroup.freeze")).is_ok_and(|t| t.trim() == "1")
 }
 

@@ -36,7 +36,6 @@ impl Source {
 /// A policy with its secrets.
 #[derive(Clone, Debug)]
 pub(super) struct Definition {
-    pub(super) source: Source,
     pub(super) bundle: PolicyBundle,
     pub(super) policy: Arc<Policy>,
     pub(super) credentials: Arc<CredentialSet>,
@@ -46,7 +45,6 @@ impl Definition {
     /// Parses a policy and obtains its secrets, all or an error that names each. Placeholders that
     /// agents already hold are kept.
     pub(super) fn new(
-        source: Source,
         bundle: PolicyBundle,
         keep: &BTreeMap<String, String>,
     ) -> Result<Self, String> {
@@ -54,13 +52,15 @@ impl Definition {
         let operator = Operator::current();
         let credentials = CredentialSet::activate_keeping(&policy, &operator, keep)
             .map_err(|errors| join(errors.iter().map(ToString::to_string)))?;
-        Ok(Self { source, bundle, policy: Arc::new(policy), credentials: Arc::new(credentials) })
+        Ok(Self { bundle, policy: Arc::new(policy), credentials: Arc::new(credentials) })
     }
 
-    /// What `egret attach` names.
-    pub(super) fn of_attach(args: PolicyArgs) -> Result<Self, String> {
-        let bundle = args.bundle().map_err(|e| e.to_string())?;
-        Self::new(Source::Attach(args), bundle, &BTreeMap::new())
+    /// What the flags of `egret attach` name, as it is now.
+    pub(super) fn of_args(
+        args: &PolicyArgs,
+        keep: &BTreeMap<String, String>,
+    ) -> Result<Self, String> {
+        Self::new(args.bundle().map_err(|e| e.to_string())?, keep)
     }
 
     /// The placeholders that agents may hold, by credential.

@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::agents::Places;
-use super::definition::Definition;
+use super::definition::{Definition, Source};
 use super::error::DaemonError;
 use super::namespaces::Sockets;
 use super::records::{Records, Stage, Written};
+use super::restart::DENIED;
 use super::supervise::Supervisor;
 use crate::config::DaemonConfig;
 use crate::identify::SessionId;
@@ -62,18 +63,53 @@ pub(super) struct Governed {
     pub(super) path: PathBuf,
     pub(super) cgroup: Cgroup,
     pub(super) session: SessionId,
+    /// Where its policy comes from.
+    pub(super) source: Source,
     /// None: nobody knows its policy, and it is closed.
     pub(super) definition: Option<Arc<Definition>>,
+    /// The placeholders that its processes may hold, where nobody knows its policy.
+    pub(super) placeholders: BTreeMap<String, String>,
     /// The `[[agent]]` that it is a match of.
     pub(super) config: Option<String>,
     /// None: the links are on the group of an agent above.
     pub(super) attachment: Option<Attachment>,
-    /// Why it is refused everything.
-    pub(super) closed: Option<String>,
+    pub(super) closed: Closed,
     pub(super) private: bool,
     /// What records call it, if not by its name.
     pub(super) label: Option<String>,
     pub(super) sockets: Sockets,
+}
+
+/// Why an agent is refused everything. Each reason ends by itself, and it is enforced again when
+/// none is left.
+#[derive(Debug, Default)]
+pub(super) struct Closed {
+    /// An operator wants it: `egret detach --deny`.
+    pub(super) denied: bool,
+    /// Its policy is not known, or not to be attached any more.
+    pub(super) policy: Option<String>,
+    /// A change of it was begun and could not be completed.
+    pub(super) stuck: Option<String>,
+}
+
+impl Closed {
+    /// The reason to tell; None: it is enforced.
+    pub(super) fn why(&self) -> Option<&str> {
+        let denied = self.denied.then_some(DENIED);
+        denied.or(self.stuck.as_deref()).or(self.policy.as_deref())
+    }
+}
+
+impl Governed {
+    /// What its own policy says of it, whatever agents above say; None while it is closed.
+    fn enforced(&self) -> Option<&Arc<Definition>> {
+        self.definition.as_ref().filter(|_| self.closed.why().is_none())
+    }
+
+    /// The placeholders that its processes may hold, by credential.
+    pub(super) fn placeholders(&self) -> BTreeMap<String, String> {
+        self.definition.as_ref().map_or_else(|| self.placeholders.clone(), |d| d.placeholders())
+    }
 }
 
 impl Governor {
@@ -98,9 +134,13 @@ impl Governor {
     }
 
     /// Writes a record of something that the warden is about to do. It is not done without.
-    pub(super) fn announce(&self, chain: Vec<String>, message: String) -> Result<(), DaemonError> {
-        let note = Note { decision: Decision::Note, ..note(NoteKind::Admin, chain, message) };
-        self.supervisor.note(note).map_err(DaemonError::Audit)
+    pub(super) fn announce(
+        &self,
+        chain: Vec<String>,
+        kind: NoteKind,
+        message: String,
+    ) -> Result<(), DaemonError> {
+        self.supervisor.note(&note(kind, chain, message)).map_err(DaemonError::Audit)
     }
 
     /// Writes a record of something that was refused or has failed.
@@ -112,7 +152,7 @@ impl Governor {
             reason: Some(reason),
             ..note(kind, chain, message.to_owned())
         };
-        let _ = self.supervisor.note(note); // kept for later if nobody can write it now
+        self.supervisor.note_or_keep(note);
     }
 
     /// Writes what an agent's chain is to be into the kernel and the interceptor. Called with every
@@ -150,8 +190,8 @@ pub(super) fn order(now: &Now, name: &str) -> Option<AgentOrder> {
     let links: Option<Vec<_>> = chain
         .iter()
         .map(|level| {
-            let at = now.agents.get(*level).filter(|g| g.closed.is_none())?;
-            Some(at.definition.as_ref()?.link(at.label.as_deref().unwrap_or(level)))
+            let at = now.agents.get(*level)?;
+            Some(at.enforced()?.link(at.label.as_deref().unwrap_or(level)))
         })
         .collect();
     Some(AgentOrder {
@@ -165,11 +205,7 @@ pub(super) fn order(now: &Now, name: &str) -> Option<AgentOrder> {
 
 /// Zero for an agent that is closed, or that lies below one that is: found, and refused.
 fn flags(now: &Now, name: &str) -> AgentFlags {
-    let chain = now.places.chain(name);
-    let open = |level: &&str| {
-        now.agents.get(*level).is_some_and(|g| g.closed.is_none() && g.definition.is_some())
-    };
-    if chain.is_empty() || !chain.iter().all(open) {
+    if now.why_closed(name).is_some() {
         return AgentFlags::default();
     }
     match now.agents.get(name) {
@@ -179,16 +215,11 @@ fn flags(now: &Now, name: &str) -> AgentFlags {
 }
 
 /// Ports of shared loopback that every level grants.
-fn local_ports(now: &Now, name: &str) -> LocalPorts {
+pub(super) fn local_ports(now: &Now, name: &str) -> LocalPorts {
     let chain = now.places.chain(name);
-    let levels: Vec<&Local> = chain
-        .iter()
-        .filter_map(|level| Some(&now.agents.get(*level)?.definition.as_ref()?.policy.local))
-        .collect();
-    if levels.len() < chain.len() {
-        return LocalPorts::default();
-    }
-    let (connect, listen) = Local::ports_of_all(levels);
+    let levels: Option<Vec<&Local>> =
+        chain.iter().map(|l| Some(&now.agents.get(*l)?.enforced()?.policy.local)).collect();
+    let (connect, listen) = Local::ports_of_all(levels.unwrap_or_default());
     LocalPorts { connect, listen }
 }
 
@@ -200,20 +231,36 @@ impl Now {
         std::iter::once(name).chain(below).map(str::to_owned).collect()
     }
 
+    /// Why an agent is refused everything: for a reason of its own, or of one above it.
+    pub(super) fn why_closed(&self, name: &str) -> Option<String> {
+        let chain = self.places.chain(name);
+        if chain.is_empty() {
+            return Some("it is not attached".to_owned());
+        }
+        chain.iter().find_map(|level| {
+            let why = match self.agents.get(*level) {
+                Some(g) => {
+                    g.closed.why().or(g.definition.is_none().then_some("its policy is lost"))
+                }
+                None => Some("it is not attached"),
+            }?;
+            Some(if *level == name { why.to_owned() } else { format!("{level} above it: {why}") })
+        })
+    }
+
     /// What is to be found on disk of an agent.
     pub(super) fn record(&self, name: &str, stage: Stage) -> Option<Written> {
         let governed = self.agents.get(name)?;
-        let definition = governed.definition.as_ref()?;
         Some(Written {
             name: name.to_owned(),
             path: governed.path.clone(),
             cgroup: governed.cgroup.id().0,
             session: governed.session.to_string(),
-            source: definition.source.clone(),
+            source: governed.source.clone(),
             config: governed.config.clone(),
             stage,
-            denied: governed.closed.is_some(),
-            placeholders: definition.placeholders(),
+            denied: governed.closed.denied,
+            placeholders: governed.placeholders(),
         })
     }
 }

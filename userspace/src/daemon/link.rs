@@ -12,6 +12,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike as _};
 
 use crate::control::frame;
+use crate::intercept::moment::Moment;
 use crate::intercept::wire::{Numbered, Order, Report};
 
 /// How long an order may take. Parsing the policies of all agents is the longest.
@@ -58,7 +59,8 @@ impl Link {
         let ear = socket.try_clone()?;
         let (told, heard) = (Arc::clone(&waiting), Arc::clone(&beat));
         std::thread::Builder::new().name("egret-reports".into()).spawn(move || {
-            while let Ok(Some((Numbered { n, what }, _))) = frame::receive::<Numbered<Report>>(&ear)
+            while let Ok(Some((Numbered { n, what }, _))) =
+                frame::receive::<Numbered<Report>>(&ear, frame::ALL_POLICIES)
             {
                 if matches!(what, Report::Beat) {
                     heard.store(millis(since), Ordering::Relaxed);
@@ -108,7 +110,11 @@ impl Link {
     /// Says that the warden lives. Nobody waits for the answer.
     pub(super) fn tick(&self) -> io::Result<()> {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
-        frame::send(self.socket.as_fd(), &Numbered { n, what: Order::Tick }, &[])
+        frame::send(
+            self.socket.as_fd(),
+            &Numbered { n, what: Order::Tick { sent: Moment::now() } },
+            &[],
+        )
     }
 
     /// How long no tick was answered.

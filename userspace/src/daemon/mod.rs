@@ -4,7 +4,7 @@
 //! ```text
 //! start      folder, pins, programs and their proof, authority, interceptor, agents of before
 //! governor   the one lock through which what is governed changes
-//!   attach · restart · reload · namespaces      the changes
+//!   attach · restart · orphans · reload · namespaces      the changes
 //! supervise  the interceptor: started, watched, started again (its socket: link)
 //! scan       groups that match, groups that are gone, new network namespaces
 //! server     the control socket
@@ -22,6 +22,7 @@ mod governor;
 mod link;
 mod namespaces;
 mod notify;
+mod orphans;
 mod records;
 mod reload;
 mod restart;
@@ -56,6 +57,8 @@ pub struct Options {
     /// The folder of pins and sockets.
     pub run: PathBuf,
     pub state: PathBuf,
+    /// How many connections may wait for the interceptor; None: as many as the kernel object says.
+    pub max_flows: Option<u32>,
 }
 
 /// Runs until it is told to end. Agents stay attached then, and closed.
@@ -161,8 +164,13 @@ impl Governor {
         let mut now = self.lock();
         // The lease is renewed only after it knows every agent.
         self.supervisor.install(&running);
-        self.serve_again(&mut now)?;
-        self.supervisor.admit();
+        match self.serve_again(&mut now) {
+            Ok(()) => self.supervisor.admit(),
+            Err(error) => {
+                self.supervisor.retire(&running);
+                return Err(error);
+            }
+        }
         Ok(running)
     }
 

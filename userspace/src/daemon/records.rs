@@ -78,10 +78,18 @@ impl Records {
         let path = self.path(&record.name);
         let new = path.with_extension("new");
         let _ = fs::remove_file(&new);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-        file.write_all(&serde_json::to_vec_pretty(record)?)?;
-        drop(file);
-        fs::rename(&new, &path)
+        let text = serde_json::to_vec_pretty(record)?;
+        let written = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&new)
+            .and_then(|mut file| file.write_all(&text))
+            .and_then(|()| fs::rename(&new, &path));
+        if written.is_err() {
+            let _ = fs::remove_file(&new);
+        }
+        written
     }
 
     /// Forgets one; that there was none is no failure.
@@ -93,7 +101,7 @@ impl Records {
     }
 
     /// Names of agents can hold anything that a file's name cannot.
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         let mut file = String::with_capacity(name.len() + 5);
         for byte in name.bytes() {
             if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') {

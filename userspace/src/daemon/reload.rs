@@ -1,17 +1,19 @@
 //! Reading everything again: all of it is good and takes effect at once, or nothing changes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::definition::{Definition, Source, join};
 use super::error::DaemonError;
-use super::governor::{Governor, Now, note};
+use super::governor::{Governor, Now, local_ports};
 use super::records::Stage;
 use super::restart::UNLISTED;
 use crate::config::{DaemonConfig, LoadedDaemon, load_daemon_config};
 use crate::intercept::wire::NoteKind;
 use crate::outcome::Reason;
+use crate::redirect::attach::destroy_ports;
+use crate::redirect::local::LocalPorts;
 use crate::redirect::target::admits;
 
 /// What egret.toml says, with every policy parsed and every secret obtained.
@@ -32,7 +34,7 @@ pub(super) fn read(
     let mut definitions = BTreeMap::new();
     let mut errors = Vec::new();
     for (agent, bundle) in config.agents.iter().zip(policies) {
-        match Definition::new(Source::Config, bundle, &keep(&agent.name)) {
+        match Definition::new(bundle, &keep(&agent.name)) {
             Ok(definition) => drop(definitions.insert(agent.name.clone(), Arc::new(definition))),
             Err(why) => errors.push(format!("the agent `{}`: {why}", agent.name)),
         }
@@ -63,53 +65,50 @@ impl Governor {
             |name: &str| now.definitions.get(name).map(|d| d.placeholders()).unwrap_or_default();
         let read = read(&self.config_path, kept)?;
         let by_hand = self.read_attached(now)?;
-        let before: BTreeMap<String, _> = now
-            .agents
-            .iter()
-            .map(|(name, g)| (name.clone(), (g.definition.clone(), g.closed.clone())))
-            .collect();
+        let before: BTreeMap<String, Before> =
+            now.agents.keys().map(|name| (name.clone(), Before::of(now, name))).collect();
         let mut dropped = Vec::new();
         for (name, governed) in &mut now.agents {
-            let new = match &governed.config {
-                Some(config) => {
+            let new = match (&governed.source, &governed.config) {
+                (Source::Config, Some(config)) => {
                     let still = read.config.agents.iter().find(|a| &a.name == config);
                     still
                         .filter(|a| admits(&a.target, &governed.path, &self.hierarchy))
                         .and_then(|a| read.definitions.get(&a.name).cloned())
                 }
-                None => by_hand.get(name).cloned().or_else(|| governed.definition.clone()),
+                (Source::Config, None) => None,
+                (Source::Attach(_), _) => by_hand.get(name).cloned(),
+                (Source::Run, _) => continue, // nobody can read it again
             };
             match new {
                 Some(new) => {
-                    if governed.closed.as_deref() == Some(UNLISTED) {
-                        governed.closed = None;
-                    }
+                    governed.closed.policy = None;
                     governed.definition = Some(new);
                 }
                 None => {
-                    governed.closed = Some(UNLISTED.to_owned());
+                    governed.closed.policy = Some(UNLISTED.to_owned());
                     dropped.push(name.clone());
                 }
             }
         }
         let names: Vec<String> = now.agents.keys().cloned().collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let digest: BTreeSet<String> = read.definitions.keys().cloned().collect();
-        let message = format!("reload: {} agents in egret.toml", digest.len());
+        let message = format!("reload: {} agents in egret.toml", read.definitions.len());
         let done = self
-            .supervisor
-            .note(note(NoteKind::Policy, Vec::new(), message))
-            .map_err(DaemonError::Audit)
+            .announce(Vec::new(), NoteKind::Policy, message)
             .and_then(|()| self.publish(now, &names));
         if let Err(error) = done {
-            for (name, (definition, closed)) in before {
+            for (name, Before { definition, policy, .. }) in before {
                 if let Some(governed) = now.agents.get_mut(&name) {
-                    (governed.definition, governed.closed) = (definition, closed);
+                    (governed.definition, governed.closed.policy) = (definition, policy);
                 }
             }
             // The interceptor took all or nothing; the kernel is told again what holds.
             let _ = names.iter().try_for_each(|name| self.publish_to_kernel(now, name));
             return Err(error);
+        }
+        for (name, Before { local, .. }) in &before {
+            self.end_local(now, name, local);
         }
         now.config = Some(read.config);
         now.definitions = read.definitions;
@@ -133,14 +132,48 @@ impl Governor {
     fn read_attached(&self, now: &Now) -> Result<BTreeMap<String, Arc<Definition>>, DaemonError> {
         let mut found = BTreeMap::new();
         for (name, governed) in &now.agents {
-            let Some(definition) = &governed.definition else { continue };
-            let Source::Attach(args) = &definition.source else { continue };
-            let bundle = args.bundle()?;
-            let source = Source::Attach(args.clone());
-            let new = Definition::new(source, bundle, &definition.placeholders())
+            let Source::Attach(args) = &governed.source else { continue };
+            let new = Definition::of_args(args, &governed.placeholders())
                 .map_err(|why| DaemonError::Policy { name: name.clone(), why })?;
             found.insert(name.clone(), Arc::new(new));
         }
         Ok(found)
+    }
+
+    /// Ends connections past the interceptor, to ports of shared loopback that an agent had and has
+    /// no more.
+    fn end_local(&self, now: &Now, name: &str, before: &LocalPorts) {
+        let Some(governed) = now.agents.get(name) else { return };
+        let after = local_ports(now, name);
+        let gone = |before: &[u16], after: &[u16]| -> Vec<u16> {
+            before.iter().copied().filter(|port| !after.contains(port)).collect()
+        };
+        let connect = gone(&before.connect, &after.connect);
+        let listen = gone(&before.listen, &after.listen);
+        if connect.is_empty() && listen.is_empty() {
+            return;
+        }
+        if let Err(error) = destroy_ports(&governed.cgroup, &connect, &listen) {
+            let why = format!("what {name} has open on loopback was not ended: {error}");
+            self.refused(NoteKind::Policy, name, Reason::ReloadRefused, &why);
+        }
+    }
+}
+
+/// What a reload changes of an agent.
+struct Before {
+    definition: Option<Arc<Definition>>,
+    policy: Option<String>,
+    local: LocalPorts,
+}
+
+impl Before {
+    fn of(now: &Now, name: &str) -> Self {
+        let governed = now.agents.get(name);
+        Self {
+            definition: governed.and_then(|g| g.definition.clone()),
+            policy: governed.and_then(|g| g.closed.policy.clone()),
+            local: local_ports(now, name),
+        }
     }
 }

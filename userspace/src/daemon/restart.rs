@@ -4,13 +4,13 @@
 
 use std::sync::Arc;
 
-use super::attach::FREEZE;
+use super::attach::{FREEZE, is_frozen};
 use super::definition::{Definition, Source};
 use super::error::DaemonError;
-use super::governor::{Governed, Governor, Now, order};
+use super::governor::{Closed, Governed, Governor, Now, order};
 use super::namespaces::Sockets;
 use super::records::{Stage, Written};
-use crate::identify::SessionId;
+use crate::identify::{CgroupId, SessionId};
 use crate::intercept::wire::{NoteKind, Order};
 use crate::outcome::Reason;
 use crate::redirect::attach::{join_running, namespaces};
@@ -33,18 +33,27 @@ impl Governor {
         written.sort_by_key(|w| w.path.components().count());
         let mut unfinished = Vec::new();
         for record in written {
-            let (name, stage) = (record.name.clone(), record.stage);
+            let (name, stage, path) = (record.name.clone(), record.stage, record.path.clone());
             match self.find_again(now, record) {
                 Ok(true) => unfinished.push((name, stage)),
                 Ok(false) => {}
                 Err(error) => {
                     let why = format!("{name} stays closed: {error}");
                     self.refused(NoteKind::Admin, &name, Reason::AgentClosed, &why);
+                    if let (Stage::Attaching { was_frozen: false }, Ok(cgroup)) =
+                        (stage, self.open_group(&path))
+                    {
+                        let _ = cgroup.thaw(); // whoever made it stand still is dead
+                    }
                 }
             }
         }
         self.find_orphans(now)?;
-        self.normalise(now);
+        for name in self.normalise(now) {
+            // It was free, so what it has open is nobody's decision.
+            let was_frozen = now.agents.get(&name).is_some_and(|g| is_frozen(&g.cgroup));
+            unfinished.push((name, Stage::Attaching { was_frozen }));
+        }
         self.serve_again(now)?;
         for (name, stage) in unfinished {
             self.finish(now, &name, stage);
@@ -55,23 +64,22 @@ impl Governor {
     /// Puts an agent into the books again. False: its group is gone, and so is the agent.
     fn find_again(&self, now: &mut Now, record: Written) -> Result<bool, DaemonError> {
         let name = record.name.clone();
-        let cgroup = match self.open_group(&record.path) {
-            Ok(cgroup) if cgroup.id().0 == record.cgroup => cgroup,
-            _ => {
-                self.forget_pins(&name)?;
-                self.kernel.remove_agent(crate::identify::CgroupId(record.cgroup))?;
-                let _ = self.records.remove(&name);
-                return Ok(false);
-            }
-        };
+        if self.is_gone(&record.path, record.cgroup) {
+            self.forget_pins(&name)?;
+            self.kernel.remove_agent(CgroupId(record.cgroup))?;
+            let _ = self.records.remove(&name);
+            return Ok(false);
+        }
+        let cgroup = self.open_group(&record.path)?;
         let attachment = self.find_links(&name, &cgroup)?;
         // Closed until its policy is there.
         self.kernel.set_agent(cgroup.id(), AgentFlags::default())?;
-        let (definition, closed) = match self.define(now, &record) {
-            Ok(definition) => (Some(definition), record.denied.then(|| DENIED.to_owned())),
+        let (definition, policy) = match self.define(now, &record) {
+            Ok(definition) => (Some(definition), None),
             Err(why) => (None, Some(why)),
         };
-        if let Some(why) = &closed {
+        let closed = Closed { denied: record.denied, policy, stuck: None };
+        if let Some(why) = closed.why() {
             self.refused(NoteKind::Policy, &name, Reason::AgentClosed, why);
         }
         now.places.add(&name, &record.path)?;
@@ -81,11 +89,13 @@ impl Governor {
                 path: record.path,
                 cgroup,
                 session: SessionId(record.session.into()),
+                private: matches!(record.source, Source::Run),
+                source: record.source,
                 definition,
+                placeholders: record.placeholders,
                 config: record.config,
                 attachment,
                 closed,
-                private: matches!(record.source, Source::Run),
                 label: None,
                 sockets: Sockets::default(),
             },
@@ -94,18 +104,24 @@ impl Governor {
     }
 
     /// The links of an agent, completed where some are missing. None: it has none of its own.
-    fn find_links(&self, name: &str, cgroup: &Cgroup) -> Result<Option<Attachment>, DaemonError> {
+    pub(super) fn find_links(
+        &self,
+        name: &str,
+        cgroup: &Cgroup,
+    ) -> Result<Option<Attachment>, DaemonError> {
         match self.kernel.adopt_attachment(name) {
             Ok(attachment) => Ok(Some(attachment)),
+            // A folder without a link, or of a group that was made anew since.
+            Err(KernelError::Pins(
+                PinError::Half { cgroup: None, .. } | PinError::CgroupGone(_),
+            )) => {
+                self.kernel.forget(name)?;
+                Ok(None)
+            }
             Err(KernelError::Pins(PinError::Half { .. })) => {
                 Ok(Some(self.kernel.repair(name, cgroup)?))
             }
             Err(KernelError::Pins(PinError::Unknown(_))) => Ok(None),
-            // The group was made anew after its links were gone with the old one.
-            Err(KernelError::Pins(PinError::CgroupGone(_))) => {
-                self.kernel.forget(name)?;
-                Ok(None)
-            }
             Err(error) => Err(error.into()),
         }
     }
@@ -116,55 +132,33 @@ impl Governor {
                 now.definitions.get(config).cloned().ok_or_else(|| UNLISTED.to_owned())
             }
             (Source::Attach(args), _) => {
-                let bundle = args.bundle().map_err(|e| e.to_string())?;
-                let source = Source::Attach(args.clone());
-                Definition::new(source, bundle, &record.placeholders).map(Arc::new)
+                Definition::of_args(args, &record.placeholders).map(Arc::new)
             }
             (Source::Config, None) => Err(UNLISTED.to_owned()),
             (Source::Run, _) => Err("its secrets went with the daemon that had them".to_owned()),
         }
     }
 
-    /// Links without a record.
-    fn find_orphans(&self, now: &mut Now) -> Result<(), DaemonError> {
-        for name in self.kernel.pins()?.agents()? {
-            if now.agents.contains_key(&name) {
-                continue;
-            }
-            let attachment = match self.kernel.adopt_attachment(&name) {
-                Ok(attachment) => {
-                    self.kernel.set_agent(attachment.cgroup(), AgentFlags::default())?;
-                    Some(attachment)
-                }
-                Err(KernelError::Pins(
-                    PinError::CgroupGone(_) | PinError::Half { cgroup: None, .. },
-                )) => {
-                    self.kernel.forget(&name)?;
-                    continue;
-                }
-                Err(error) => {
-                    tracing::warn!(agent = name, %error, "what is attached of it stays closed");
-                    None
-                }
-            };
-            let why = format!("{name} is attached and nobody knows its policy: closed");
-            self.refused(NoteKind::Admin, &name, Reason::AgentClosed, &why);
-            now.orphans.insert(name, attachment);
-        }
-        Ok(())
-    }
-
     /// Links are on outermost groups only: gives them to those that lack them and takes them from
-    /// those that have them below others.
-    pub(super) fn normalise(&self, now: &mut Now) {
+    /// those that have them below others. Answers who got some.
+    pub(super) fn normalise(&self, now: &mut Now) -> Vec<String> {
         let names: Vec<String> = now.agents.keys().cloned().collect();
+        let mut attached = Vec::new();
         for name in &names {
             let outermost = now.places.chain(name).first() == Some(&name.as_str());
             let Some(governed) = now.agents.get_mut(name) else { continue };
-            if outermost && governed.attachment.is_none() {
-                match self.kernel.attach_pinned(&governed.cgroup, name, Overlap::Above) {
-                    Ok(attachment) => governed.attachment = Some(attachment),
-                    Err(error) => tracing::error!(agent = name, %error, "has no links"),
+            if !outermost || governed.attachment.is_some() {
+                continue;
+            }
+            match self.kernel.attach_pinned(&governed.cgroup, name, Overlap::Above) {
+                Ok(attachment) => {
+                    governed.attachment = Some(attachment);
+                    attached.push(name.clone());
+                }
+                Err(error) => {
+                    let why = format!("its programs cannot be attached: {error}");
+                    governed.closed.stuck = Some(why.clone());
+                    self.refused(NoteKind::Admin, name, Reason::AttachRefused, &why);
                 }
             }
         }
@@ -182,6 +176,7 @@ impl Governor {
                 tracing::error!(agent = name, %error, "has links below those of another");
             }
         }
+        attached
     }
 
     /// Tells a new interceptor everything, and the kernel what became of it.
@@ -211,7 +206,7 @@ impl Governor {
     }
 
     /// Completes what an earlier daemon had begun with an agent.
-    fn finish(&self, now: &mut Now, name: &str, stage: Stage) {
+    pub(super) fn finish(&self, now: &mut Now, name: &str, stage: Stage) {
         let result = match stage {
             Stage::Attached => return,
             Stage::Attaching { was_frozen } => self.finish_attaching(now, name, was_frozen),

@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 
 use super::definition::{Definition, Source};
 use super::error::DaemonError;
-use super::governor::{Governed, Governor, Now, note, order};
+use super::governor::{Closed, Governed, Governor, Now, note, order};
 use super::namespaces::Sockets;
 use super::records::Stage;
 use crate::contain::user::{self, Target};
@@ -24,8 +24,8 @@ use crate::control::wire::{Answer, Run};
 use crate::dns::pool::{LOCAL_V4, LOCAL_V6};
 use crate::identify::SessionId;
 use crate::inject::CredentialSet;
-use crate::intercept::wire::{NoteKind, Order};
-use crate::outcome::{Decision, Reason};
+use crate::intercept::wire::{Note, NoteKind, Order};
+use crate::outcome::Reason;
 use crate::redirect::attachment::Overlap;
 use crate::redirect::netns::Netns;
 
@@ -68,7 +68,6 @@ impl Governor {
             DaemonError::Policy { name: policy.name.to_string(), why }
         })?;
         let definition = Definition {
-            source: Source::Run,
             bundle: run.policy.clone(),
             policy: Arc::new(policy),
             credentials: Arc::new(set),
@@ -80,14 +79,22 @@ impl Governor {
         let netns = Netns::private()?;
         let mut now = self.lock();
         self.enclose(&mut now, &name, &session, definition, &run, &netns)?;
+        let Some(governed) = now.agents.get(&name) else { return Err(DaemonError::NoAgent(name)) };
+        let begin = session_note(governed, NoteKind::SessionStart, &name, message);
         let started = self
-            .session_note(&now, NoteKind::SessionStart, &name, message)
+            .supervisor
+            .note(&begin)
+            .map_err(DaemonError::Audit)
             .and_then(|()| self.spawn_inside(&now, &name, user, run, &netns, &stdio));
         match started {
-            Ok((pid, pidfd, socket)) => {
-                self.reap_later(name, pid)?;
-                Ok((session, pid, vec![socket, pidfd]))
-            }
+            Ok((pid, pidfd, socket)) => match self.reap_later(name.clone(), pid) {
+                Ok(()) => Ok((session, pid, vec![socket, pidfd])),
+                Err(error) => {
+                    self.end_run(&mut now, &name);
+                    let _ = waitpid(pid, None);
+                    Err(error)
+                }
+            },
             Err(error) => {
                 self.end_run(&mut now, &name);
                 Err(error)
@@ -116,10 +123,12 @@ impl Governor {
                 path,
                 cgroup,
                 session: session.clone(),
+                source: Source::Run,
                 definition: Some(Arc::new(definition)),
+                placeholders: Default::default(),
                 config: None,
                 attachment: None,
-                closed: None,
+                closed: Closed::default(),
                 private: true,
                 label: Some(label),
                 sockets: Sockets::default(),
@@ -199,16 +208,22 @@ impl Governor {
     pub(super) fn end_run(&self, now: &mut Now, name: &str) {
         let Some(governed) = now.agents.get(name) else { return };
         let path = governed.path.clone();
-        if let Err(error) = self.session_note(now, NoteKind::SessionEnd, name, "run ended".into()) {
-            tracing::debug!(%error, "the end of a session is recorded later");
-        }
+        self.supervisor.note_or_keep(session_note(
+            governed,
+            NoteKind::SessionEnd,
+            name,
+            "run ended".into(),
+        ));
         let Some(governed) = now.agents.get_mut(name) else { return };
         let attachment = governed.attachment.take();
         let group = governed.cgroup.path().to_owned();
         if let Err(error) = governed.cgroup.end(DEATH) {
             tracing::error!(%error, "processes are left, and closed");
             governed.attachment = attachment;
-            governed.closed = Some("its processes did not end".into());
+            governed.closed.stuck = Some("its processes did not end".into());
+            if let Err(error) = self.publish(now, &[name]) {
+                tracing::error!(%error, "it is closed with the next interceptor");
+            }
             return;
         }
         if let Some(Err(error)) = attachment.map(|a| a.detach()) {
@@ -216,21 +231,12 @@ impl Governor {
         }
         self.strike(now, name, &path);
     }
+}
 
-    fn session_note(
-        &self,
-        now: &Now,
-        kind: NoteKind,
-        name: &str,
-        message: String,
-    ) -> Result<(), DaemonError> {
-        let Some(governed) = now.agents.get(name) else { return Ok(()) };
-        let label = governed.label.clone().unwrap_or_else(|| name.to_owned());
-        let mut note = note(kind, vec![label], message);
-        note.decision = Decision::Note;
-        note.session = Some(governed.session.to_string());
-        self.supervisor.note(note).map_err(DaemonError::Audit)
-    }
+fn session_note(governed: &Governed, kind: NoteKind, name: &str, message: String) -> Note {
+    let label = governed.label.clone().unwrap_or_else(|| name.to_owned());
+    let session = Some(governed.session.to_string());
+    Note { session, ..note(kind, vec![label], message) }
 }
 
 /// Who the command runs as: the peer itself; root may say somebody else.

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,9 +15,11 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
-use super::attach::Wanted;
+use super::attach::{Wanted, is_frozen};
+use super::definition::Source;
 use super::error::DaemonError;
 use super::governor::{Governed, Governor, Now};
+use super::records::Stage;
 use crate::intercept::wire::NoteKind;
 use crate::outcome::Reason;
 use crate::redirect::target::find;
@@ -75,9 +78,12 @@ fn watch_all(watch: &Inotify, folder: &Path) {
 impl Governor {
     /// Forgets agents whose group is gone, attaches groups that match, guards what is to come.
     pub(super) fn scan(&self) {
+        self.supervisor.write_kept();
         let mut now = self.lock();
         self.forget_ended_runs(&mut now);
         self.forget_gone(&mut now);
+        self.forget_gone_orphans(&mut now);
+        self.attach_again(&mut now);
         self.raise_guards(&mut now);
         self.attach_matches(&mut now);
         self.follow_namespaces(&mut now);
@@ -99,12 +105,12 @@ impl Governor {
         let gone: Vec<(String, PathBuf)> = now
             .agents
             .iter()
-            .filter(|(_, g)| !self.is_still(&g.path, g.cgroup.id().0))
+            .filter(|(_, g)| self.is_gone(&g.path, g.cgroup.id().0))
             .map(|(name, g)| (name.clone(), g.path.clone()))
             .collect();
         for (name, path) in gone {
             let chain = now.places.chain(&name).iter().map(|n| n.to_string()).collect();
-            let _ = self.announce(chain, format!("the cgroup of {name} is gone"));
+            let _ = self.announce(chain, NoteKind::Admin, format!("the cgroup of {name} is gone"));
             if let Some(governed) = now.agents.get_mut(&name) {
                 // The kernel has taken its links away with the group; what is pinned holds nothing.
                 drop(governed.attachment.take());
@@ -120,8 +126,27 @@ impl Governor {
         now.failed.retain(|path, _| self.hierarchy.root().join(relative(path)).exists());
     }
 
-    fn is_still(&self, path: &Path, id: u64) -> bool {
-        self.open_group(path).is_ok_and(|cgroup| cgroup.id().0 == id)
+    /// Tries again what could not be attached when the daemon started.
+    fn attach_again(&self, now: &mut Now) {
+        for name in self.normalise(now) {
+            if let Some(governed) = now.agents.get_mut(&name) {
+                governed.closed.stuck = None;
+                let was_frozen = is_frozen(&governed.cgroup);
+                self.finish(now, &name, Stage::Attaching { was_frozen });
+            }
+            if let Err(error) = self.publish(now, &[&name]) {
+                tracing::error!(agent = name, %error, "it stays closed");
+            }
+        }
+    }
+
+    /// Whether a group is not there any more: certainly, and not only out of sight for a moment
+    /// (no descriptor is free, for example).
+    pub(super) fn is_gone(&self, path: &Path, id: u64) -> bool {
+        match std::fs::metadata(self.hierarchy.root().join(relative(path))) {
+            Ok(found) => found.ino() != id,
+            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        }
     }
 
     /// Parents whose every child is an agent: whatever appears there is closed from its first
@@ -143,17 +168,23 @@ impl Governor {
                 Err(error) => tracing::error!(agent = name, %error, "its parent is not guarded"),
             }
         }
-        let stale: Vec<String> = now
-            .guards
-            .keys()
-            .filter(|name| !wanted.iter().any(|(n, p)| n == *name && now.guards[*name] == *p))
-            .cloned()
-            .collect();
-        for name in stale {
-            let _ = self.announce(Vec::new(), format!("the guard of {name} is lifted"));
-            match self.kernel.unguard(&name) {
-                Ok(()) => drop(now.guards.remove(&name)),
-                Err(error) => tracing::error!(agent = name, %error, "a guard stays behind"),
+        // Those of an earlier daemon too.
+        let known = match self.kernel.guards() {
+            Ok(guards) => guards,
+            Err(error) => return tracing::error!(%error, "the guards cannot be listed"),
+        };
+        for guard in known {
+            let path = now.guards.get(&guard.name);
+            if wanted.iter().any(|(n, p)| *n == guard.name && path.is_none_or(|path| path == p)) {
+                continue;
+            }
+            let message = format!("the guard of {} is lifted", guard.name);
+            if self.announce(Vec::new(), NoteKind::Admin, message).is_err() {
+                continue; // it is closed longer than it must be
+            }
+            match self.kernel.unguard(&guard.name) {
+                Ok(()) => drop(now.guards.remove(&guard.name)),
+                Err(error) => tracing::error!(agent = guard.name, %error, "a guard stays behind"),
             }
         }
     }
@@ -170,6 +201,7 @@ impl Governor {
                 let wanted = Wanted {
                     name: name_of(&agent.name, !agent.target.to_string().contains('*'), &path),
                     path: path.clone(),
+                    source: Source::Config,
                     definition: Arc::clone(&definition),
                     config: Some(agent.name.clone()),
                 };

@@ -4,18 +4,19 @@
 //! may ask for its own `run` and see what is governed; a process of an agent is refused whoever it
 //! is, and that is recorded.
 
-use std::fs;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen as listen_on, setsockopt,
-    socket, sockopt,
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, getsockopt, listen as listen_on,
+    setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike as _};
 use nix::unistd::Group;
@@ -31,8 +32,11 @@ use crate::outcome::Reason;
 use crate::redirect::target::resolve;
 use crate::sys;
 
-/// Connections at one time; more wait in the backlog.
-const CONNECTIONS: usize = 64;
+/// Connections at one time, of root and of each other user.
+const OF_ROOT: usize = 64;
+const OF_A_USER: usize = 16;
+/// The pause after a failed accept (too many open files, for example).
+const AFTER_ERROR: Duration = Duration::from_millis(50);
 /// How long a peer may take to send its request, and to take its answer.
 const PATIENCE_SECONDS: i64 = 10;
 
@@ -65,30 +69,81 @@ pub(super) fn listen(governor: &Governor) -> Result<OwnedFd, DaemonError> {
 
 /// Accepts for ever.
 pub(super) fn serve(governor: &Arc<Governor>, listener: &OwnedFd) {
-    let open = Arc::new(AtomicUsize::new(0));
+    let lines = Arc::new(Lines::default());
+    // Given up when no other descriptor is free, so that whoever asks can be told.
+    let open_spare = || File::open("/dev/null").ok();
+    let mut spare = open_spare();
     loop {
-        let accepted = sys::socket::accept(listener.as_fd());
-        let peer = match accepted {
+        let peer = match sys::socket::accept(listener.as_fd()) {
             Ok(fd) => fd,
             Err(error) => {
                 tracing::warn!(%error, "a control connection was not accepted");
-                thread::sleep(std::time::Duration::from_millis(50));
+                let full = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
+                if !(full && spare.take().is_some()) {
+                    thread::sleep(AFTER_ERROR);
+                }
                 continue;
             }
         };
-        if open.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS {
-            open.fetch_sub(1, Ordering::Relaxed);
-            continue; // closed
+        spare = spare.or_else(open_spare);
+        if spare.is_none() {
+            let _ = refuse(&peer, "the daemon has no descriptors left; try again later");
+            continue;
         }
-        let (governor, count) = (Arc::clone(governor), Arc::clone(&open));
+        let uid = getsockopt(&peer, sockopt::PeerCredentials).map_or(u32::MAX, |c| c.uid());
+        let Some(line) = lines.take(uid) else {
+            let why = format!("uid {uid} has too many requests open; wait until some have ended");
+            let _ = refuse(&peer, &why);
+            continue;
+        };
+        let governor = Arc::clone(governor);
         let spawned = thread::Builder::new().name("egret-request".into()).spawn(move || {
+            let _line = line;
             if let Err(error) = converse(&governor, &peer) {
                 tracing::debug!(%error, "a control connection ended");
             }
-            count.fetch_sub(1, Ordering::Relaxed);
         });
-        if spawned.is_err() {
-            open.fetch_sub(1, Ordering::Relaxed);
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "a control connection was not served");
+        }
+    }
+}
+
+/// The open connections of each user, so that nobody takes the place of another.
+#[derive(Debug, Default)]
+struct Lines(Mutex<HashMap<u32, usize>>);
+
+/// One of them, as long as it is open.
+#[derive(Debug)]
+struct Line {
+    lines: Arc<Lines>,
+    uid: u32,
+}
+
+impl Lines {
+    fn take(self: &Arc<Self>, uid: u32) -> Option<Line> {
+        let mut counts = self.lock();
+        let count = counts.entry(uid).or_default();
+        if *count >= if uid == 0 { OF_ROOT } else { OF_A_USER } {
+            return None;
+        }
+        *count += 1;
+        Some(Line { lines: Arc::clone(self), uid })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u32, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let mut counts = self.lines.lock();
+        if let Some(count) = counts.get_mut(&self.uid) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.uid);
+            }
         }
     }
 }
@@ -107,7 +162,17 @@ fn converse(governor: &Arc<Governor>, socket: &OwnedFd) -> io::Result<()> {
         governor.refused(NoteKind::Admin, &agent, Reason::ControlRefused, &why);
         return refuse(socket, "agents may not ask anything of the daemon");
     }
-    let Some((request, fds)) = frame::receive::<Request>(socket)? else { return Ok(()) };
+    let (request, fds) = match frame::receive::<Request>(socket, frame::ONE_POLICY) {
+        Ok(Some(received)) => received,
+        Ok(None) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            return refuse(socket, "no request came in time");
+        }
+        Err(error) => {
+            let why = format!("the request is not one that this daemon understands: {error}");
+            return refuse(socket, &why);
+        }
+    };
     if let Some(why) = governor.denial(&peer, &request) {
         governor.refused(NoteKind::Admin, "", Reason::ControlRefused, &why);
         return refuse(socket, &why);
@@ -181,9 +246,9 @@ impl Governor {
         let name = asked.name.clone();
         let attach = || {
             let path = resolve(&asked.target, &self.hierarchy)?;
-            let definition = Definition::of_attach(asked.policy)
+            let definition = Definition::of_args(&asked.policy, &BTreeMap::new())
                 .map_err(|why| DaemonError::Policy { name: asked.name.clone(), why })?;
-            self.attach_by_hand(asked.name, path, definition)
+            self.attach_by_hand(asked.name, path, asked.policy, definition)
         };
         attach().map(Answer::Attached).inspect_err(|error| {
             let why = format!("attach {name}: {error}");
@@ -194,7 +259,7 @@ impl Governor {
     fn detach_asked(&self, name: &str, deny: bool) -> Result<String, DaemonError> {
         let mut now = self.lock();
         let done = if deny {
-            self.close(&mut now, name, super::restart::DENIED)
+            self.deny(&mut now, name)
                 .map(|()| format!("{name} stays attached and is refused everything"))
         } else {
             self.detach(&mut now, name)

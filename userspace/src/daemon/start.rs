@@ -49,8 +49,8 @@ pub(super) fn start(options: &Options) -> Result<(Governor, Running, Flock<File>
     let bpffs = Bpffs::open_or_mount(&options.run.join("bpf"))?;
     let kernel = Kernel::load_or_adopt(&KernelOptions {
         lease: read.config.lease,
+        max_flows: options.max_flows,
         pin_dir: Some(bpffs.path().into()),
-        ..KernelOptions::default()
     })?;
     // Until an interceptor serves.
     kernel.feed().expire()?;

@@ -21,8 +21,8 @@ impl Governor {
                     .definition
                     .as_ref()
                     .map_or_else(String::new, |d| d.policy.name.to_string()),
-                source: g.definition.as_ref().map_or("unknown", |d| d.source.as_str()).to_owned(),
-                closed: g.closed.clone(),
+                source: g.source.as_str().to_owned(),
+                closed: now.why_closed(name),
                 linked: g.attachment.is_some(),
                 processes: g.cgroup.processes().map_or(0, |p| p.len()),
                 namespaces: g.sockets.count(),
@@ -57,7 +57,7 @@ impl Governor {
     /// One line for the service manager.
     pub(super) fn sentence(&self) -> String {
         let now = self.lock();
-        let closed = now.agents.values().filter(|g| g.closed.is_some()).count();
+        let closed = now.agents.keys().filter(|name| now.why_closed(name).is_some()).count();
         format!("{} agents attached, {closed} of them closed", now.agents.len())
     }
 }

@@ -3,6 +3,7 @@
 //! While it is not there the lease ends, so nothing gets out. Its listeners are the warden's too,
 //! so a connection that comes meanwhile waits in their backlog and is served by the next one.
 
+use std::collections::VecDeque;
 use std::ffi::CString;
 use std::fs;
 use std::io;
@@ -60,7 +61,7 @@ struct Now {
     pid: Option<Pid>,
     confined: Option<Confined>,
     restarts: u64,
-    notes: Vec<Note>,
+    notes: VecDeque<Note>,
     /// It knows every agent, so the lease may be renewed.
     admitted: bool,
 }
@@ -142,14 +143,8 @@ impl Supervisor {
 
     /// Makes a started interceptor the one that orders go to.
     pub(super) fn install(&self, running: &Running) {
-        let notes = {
-            let mut now = self.lock();
-            now.link = Some(Arc::clone(&running.link));
-            std::mem::take(&mut now.notes)
-        };
-        for note in notes {
-            let _ = self.note(note);
-        }
+        self.lock().link = Some(Arc::clone(&running.link));
+        self.write_kept();
     }
 
     /// Lets the lease be renewed: it knows every agent now.
@@ -171,6 +166,11 @@ impl Supervisor {
                 break;
             }
         }
+        self.retire(running);
+    }
+
+    /// Ends an interceptor, if it has not ended by itself, and the lease with it.
+    pub(super) fn retire(&self, running: &Running) {
         if let Err(error) = self.feed.expire() {
             tracing::error!(%error, "the lease could not be ended; it ends by itself");
         }
@@ -205,17 +205,27 @@ impl Supervisor {
         self.link().is_ok_and(|link| link.silence() < self.terms.lease)
     }
 
-    /// Writes a record. While no interceptor is there it is kept for the next one.
-    pub(super) fn note(&self, note: Note) -> Result<(), LinkError> {
-        match self.link().and_then(|link| link.tell(Order::Note(note.clone()), &[])) {
-            Err(LinkError::Gone) => {
+    /// Writes a record now, or not at all.
+    pub(super) fn note(&self, note: &Note) -> Result<(), LinkError> {
+        self.link()?.tell(Order::Note(note.clone()), &[])
+    }
+
+    /// Writes a record, or keeps it until it can be written: of what has happened already.
+    pub(super) fn note_or_keep(&self, note: Note) {
+        self.lock().notes.push_back(note);
+        self.write_kept();
+    }
+
+    /// Writes what could not be written before, in its order.
+    pub(super) fn write_kept(&self) {
+        loop {
+            let Some(note) = self.lock().notes.pop_front() else { return };
+            if self.note(&note).is_err() {
                 let mut now = self.lock();
-                if now.notes.len() < NOTES {
-                    now.notes.push(note);
-                }
-                Err(LinkError::Gone)
+                now.notes.push_front(note);
+                now.notes.truncate(NOTES);
+                return;
             }
-            other => other,
         }
     }
 

@@ -47,7 +47,7 @@ fn run(socket: OwnedFd) -> u8 {
     // this one ends when the warden says so, or is gone.
     let deaf: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&deaf), None);
-    let first = frame::receive::<Numbered<Order>>(&socket);
+    let first = frame::receive::<Numbered<Order>>(&socket, frame::ALL_POLICIES);
     let Ok(Some((Numbered { n, what: Order::Start(start) }, maps))) = first else { return FAILED };
     let report = |what: Report| frame::send(&socket, &Numbered { n, what }, &[]);
     let (shared, confined) = match begin(&start, maps) {

@@ -12,6 +12,7 @@
 //! ```
 
 mod entry;
+pub(crate) mod moment;
 mod steward;
 pub(crate) mod wire;
 

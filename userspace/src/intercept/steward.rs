@@ -12,6 +12,7 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 
+use super::moment::Moment;
 use super::wire::{AgentOrder, LISTENERS, LinkOrder, Note, NoteKind, Numbered, Order, Report};
 use crate::audit::{Draft, Event};
 use crate::control::frame;
@@ -69,7 +70,7 @@ pub(super) async fn serve(socket: OwnedFd, steward: Steward) -> io::Result<()> {
     timers.spawn(Arc::clone(&recorder).run(watcher));
     timers.spawn(watch::sweep(services, Arc::clone(feed)));
     loop {
-        let receive = || frame::receive::<Numbered<Order>>(&socket);
+        let receive = || frame::receive::<Numbered<Order>>(&socket, frame::ALL_POLICIES);
         let received = socket.async_io(Interest::READABLE, receive).await?;
         let Some((Numbered { n, what }, fds)) = received else { break };
         let stop = matches!(what, Order::Stop);
@@ -97,7 +98,11 @@ impl Steward {
 
     async fn carry_out(&self, order: Order, fds: Vec<OwnedFd>) -> Report {
         let done = match order {
-            Order::Tick => {
+            // What an agent may do must not outlive the warden by what waited in the socket.
+            Order::Tick { sent } if sent.is_older(Moment::now(), self.shared.feed.limit()) => {
+                return Report::Beat;
+            }
+            Order::Tick { .. } => {
                 return match self.shared.feed.beat() {
                     Ok(()) => Report::Beat,
                     Err(error) => Report::Failed(error.to_string()),

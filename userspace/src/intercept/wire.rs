@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::moment::Moment;
 use crate::audit::Summary;
 use crate::config::PolicyBundle;
 use crate::confine::{Confined, Confinement};
@@ -28,8 +29,9 @@ pub(crate) struct Numbered<T> {
 pub(crate) enum Order {
     /// The first one, with the descriptors of the maps FLOWS, LEASE, EVENTS and STATS.
     Start(Box<Start>),
-    /// The warden lives: renew the lease.
-    Tick,
+    /// The warden lives: renew the lease. One that waited for longer than the lease (this process
+    /// stood still) says nothing any more of who sent it.
+    Tick { sent: Moment },
     /// These agents are so from now on, all of them or none; those that are not named stay.
     Agents(Vec<AgentOrder>),
     /// This agent is no more. Its connections end.

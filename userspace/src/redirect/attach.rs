@@ -179,6 +179,48 @@ pub fn namespaces(cgroup: &Cgroup) -> Result<Vec<Netns>, AttachError> {
     Ok(Held::by(&cgroup.processes()?)?.namespaces)
 }
 
+/// Destroys what a group has open while it runs: for one that is refused everything already, so
+/// that nothing new comes. Answers how many sockets that were.
+///
+/// # Errors
+/// When a process cannot be looked at, or a socket not be destroyed.
+pub fn destroy_open(cgroup: &Cgroup) -> Result<usize, AttachError> {
+    let held = Held::by(&cgroup.processes()?)?;
+    Ok(destroy(&held, &cgroup.subtree()?)?.0)
+}
+
+/// Destroys what a group has on loopback with these ports: connections to ports of `connect` where
+/// others listen, and listeners at ports of `listen` on other addresses.
+///
+/// # Errors
+/// As [`destroy_open`].
+pub fn destroy_ports(cgroup: &Cgroup, connect: &[u16], listen: &[u16]) -> Result<(), AttachError> {
+    let held = Held::by(&cgroup.processes()?)?;
+    let groups = cgroup.subtree()?;
+    for netns in &held.namespaces {
+        netns.run(|| -> Result<(), AttachError> {
+            let diag = Diag::open_here()?;
+            let sockets = diag.sockets()?;
+            let mut own = sockets.iter().filter(|s| is_inside(s, &groups));
+            let own_ports: BTreeSet<u16> = own.clone().map(|s| s.ports().0).collect();
+            own.try_for_each(|socket| {
+                let (local, peer) = socket.ports();
+                let (from, to) = socket.addresses();
+                let dialled = !socket.waits()
+                    && to.is_loopback()
+                    && connect.contains(&peer)
+                    && !own_ports.contains(&peer);
+                let seen = listen.contains(&local) && !from.is_loopback();
+                if dialled || seen {
+                    diag.destroy(socket)?;
+                }
+                Ok(())
+            })
+        })??;
+    }
+    Ok(())
+}
+
 fn check(cgroup: &Cgroup) -> Result<(), AttachError> {
     if !cgroup.is_v2() {
         return Err(AttachError::NotCgroup2(cgroup.path().into()));

@@ -101,6 +101,11 @@ impl Feed {
         [self.flows.as_fd(), self.lease.as_fd(), self.ring.as_fd(), self.stats.as_fd()]
     }
 
+    /// How long one beat is good for.
+    pub fn limit(&self) -> Duration {
+        self.limit
+    }
+
     /// Takes the flow of an accepted connection. The second caller gets None: an entry speaks for
     /// one connection only. See [`super::orig_dst::flow_key`].
     ///

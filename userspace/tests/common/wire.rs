@@ -3,9 +3,11 @@
 
 use std::fs;
 use std::io::{self, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -52,6 +54,22 @@ impl Drop for Unmount {
             let _ = umount2(point, MntFlags::MNT_DETACH);
         }
     }
+}
+
+/// A connection that is there, or about to be.
+pub(crate) fn accept(listener: &TcpListener) -> TcpStream {
+    listener.set_nonblocking(true).unwrap();
+    for _ in 0..500 {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                stream.set_nonblocking(false).unwrap();
+                return stream;
+            }
+            Err(e) => assert_eq!(e.kind(), io::ErrorKind::WouldBlock),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("nobody connects");
 }
 
 /// One way out: a veth whose far end answers nobody.
@@ -110,11 +128,11 @@ attempt(syn)
     )
 }
 
-/// Python in a group (None: in no agent's), ended after twenty seconds.
+/// Python in a group (None: in no agent's), ended after a minute.
 pub(crate) fn start(group: Option<&Path>, script: &str) -> Child {
     let join = group.map(|g| format!("echo $$ > {}/cgroup.procs && ", g.display()));
     Command::new("sh")
-        .args(["-c", &format!("{}exec timeout 20 python3 -c \"$0\"", join.unwrap_or_default())])
+        .args(["-c", &format!("{}exec timeout 60 python3 -c \"$0\"", join.unwrap_or_default())])
         .arg(format!("{PRELUDE}{script}"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -7,6 +7,9 @@
 mod wire;
 
 mod attach;
+mod control;
+mod input;
+mod limits;
 mod nested;
 mod probe;
 mod reload;

@@ -1,5 +1,8 @@
 //! Agents below agents: every level has its say, and the programs are on the outermost group.
 
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::probe::{CLOSED, REFUSED, SERVED, ask, line, start, stream};
 use crate::world::{World, with_daemon};
 
@@ -105,13 +108,33 @@ fn an_attach_above_that_fails_leaves_the_inner_one_governed() {
         let inner = w.group("outer/inner");
         let (outer_policy, inner_policy) = policies(w);
         w.attach("inner", &inner, &inner_policy);
-        // The record of the outer one cannot be put in its place at the end: a folder is there.
+        // Its second record cannot be put in its place: a folder is there once the first one was.
         let at = w.run_dir().join("attached/outer.json");
-        std::fs::create_dir_all(at.join("x")).unwrap();
-        w.try_attach("outer", &outer, &outer_policy).refused("outer.json");
-        std::fs::remove_dir_all(&at).unwrap();
+        let refused = (0..50).any(|_| {
+            let ends = AtomicBool::new(false);
+            let said = std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !ends.load(Ordering::Relaxed) {
+                        if fs::remove_file(&at).is_ok() {
+                            return fs::create_dir_all(at.join("x")).unwrap();
+                        }
+                    }
+                });
+                let said = w.try_attach("outer", &outer, &outer_policy);
+                ends.store(true, Ordering::Relaxed);
+                said
+            });
+            let _ = fs::remove_dir_all(&at);
+            if said.code == 0 {
+                w.detach("outer");
+                return false;
+            }
+            said.refused("attached");
+            true
+        });
+        assert!(refused, "the record was written each time");
         assert_eq!([w.tries_on(&inner, 82), w.tries_on(&inner, 81)], [SERVED, REFUSED]);
-        assert_eq!((w.pins(), w.agent("outer")), (vec!["inner".into()], ().into()));
+        assert_eq!((w.pins(), w.agent("outer")), (vec!["inner".into()], serde_json::Value::Null));
         w.nothing_left();
         w.leaves(&outer);
         w.attach("outer", &outer, &outer_policy);

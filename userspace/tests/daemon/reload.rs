@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use crate::probe::{CLOSED, REFUSED, SERVED, ask, line, start, stream};
+use crate::wire::accept;
 use crate::world::{eventually, with_daemon};
 
 #[test]
@@ -32,7 +33,7 @@ attempt(lambda: 'left alone' if s.recv(9) else 'closed')
             ),
         );
         assert_eq!(line(&mut direct), "ready");
-        let (theirs, _) = service.accept().unwrap();
+        let theirs = accept(&service);
 
         w.egret(&["detach", "a", "--deny"]).done();
         assert_ne!(line(&mut running), "left alone");
@@ -88,7 +89,7 @@ attempt(lambda: 'left alone' if s.recv(9) else 'closed')
             ),
         );
         assert_eq!(line(&mut direct), "ready");
-        let (theirs, _) = service.accept().unwrap();
+        let theirs = accept(&service);
         // The control: reading the same again touches nobody.
         w.egret(&["reload"]).done();
         assert_eq!((ask(&mut narrowed, ""), ask(&mut kept, "")), ("still".into(), "still".into()));

@@ -42,7 +42,12 @@ impl Said {
     /// It was refused, with these words on stderr.
     #[track_caller]
     pub(crate) fn refused(&self, words: &str) {
-        assert_eq!(self.code, 125, "{self:?}");
+        self.failed(125, words);
+    }
+
+    #[track_caller]
+    pub(crate) fn failed(&self, code: i32, words: &str) {
+        assert_eq!(self.code, code, "{self:?}");
         assert!(self.err.contains(words), "`{words}` is not said: {self:?}");
     }
 
@@ -187,11 +192,11 @@ impl World {
 
     /// Starts the daemon, which must end by itself with an error.
     #[track_caller]
-    pub(crate) fn start_fails(&self, words: &str) {
+    pub(crate) fn start_fails(&self, code: i32, words: &str) {
         let mut command = Command::new("timeout");
         command.arg("20").arg(self.daemon_command().get_program());
         let output = command.args(self.daemon_command().get_args()).output().unwrap();
-        Said::of(&output).refused(words);
+        Said::of(&output).failed(code, words);
     }
 
     /// What the daemons of this test have logged.

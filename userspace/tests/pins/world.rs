@@ -5,8 +5,6 @@
 mod wire;
 
 use std::fs;
-use std::io;
-use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::time::Duration;
@@ -19,7 +17,7 @@ use egret::redirect::ebpf::{AgentFlags, Kernel, KernelOptions, ListenerPorts};
 use egret::redirect::listener::Listeners;
 use egret::sys::socket::netns_cookie;
 
-pub(crate) use wire::{as_root, run, start, tries, wire};
+pub(crate) use wire::{accept, as_root, run, start, tries, wire};
 
 /// Longer than a test takes on a busy machine; those about its end end it.
 const PATIENT: Duration = Duration::from_secs(60);
@@ -55,22 +53,6 @@ pub(crate) fn serve(kernel: &Kernel, cgroup: &Cgroup) -> Listeners {
     kernel.set_agent(cgroup.id(), flags).unwrap();
     kernel.feed().beat().unwrap();
     listeners
-}
-
-/// A connection that is there, or about to be.
-pub(crate) fn accept(listener: &TcpListener) -> TcpStream {
-    listener.set_nonblocking(true).unwrap();
-    for _ in 0..500 {
-        match listener.accept() {
-            Ok((stream, _)) => {
-                stream.set_nonblocking(false).unwrap();
-                return stream;
-            }
-            Err(e) => assert_eq!(e.kind(), io::ErrorKind::WouldBlock),
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    panic!("nobody connects");
 }
 
 /// Removes all pins of an agent but the first `keep` in the order in which they are made: what a
