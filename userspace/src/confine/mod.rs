@@ -71,6 +71,8 @@ pub struct Confinement {
     pub readable: Vec<PathBuf>,
     /// Folders that it must not see, also below those above. They must exist.
     pub hidden: Vec<PathBuf>,
+    /// It is killed when the thread that started it ends, also while it stands still.
+    pub dies_with_parent: bool,
 }
 
 /// What the process has become: for the status and the log.
@@ -137,7 +139,7 @@ pub fn confine(c: &Confinement) -> Result<Confined, ConfineError> {
     let filter = calls::filter(std::process::id())?;
     tree::build(c)?;
     let rules = paths::Rules::prepare(c)?;
-    let Identity { uid, gid } = rights::give_up(c.user)?;
+    let Identity { uid, gid } = rights::give_up(c)?;
     let (landlock, absent) = rules.enforce()?;
     seccomp::install(&filter).map_err(step("install the seccomp filter"))?;
     Ok(Confined { uid, gid, landlock, absent, refused: prove()? })

@@ -1,15 +1,17 @@
 //! Users, groups and capabilities: from root to somebody who can never be root again.
 
 use nix::errno::Errno;
-use nix::sys::prctl::{get_no_new_privs, set_dumpable, set_no_new_privs};
+use nix::sys::prctl::{get_no_new_privs, set_dumpable, set_no_new_privs, set_pdeathsig};
 use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Uid, getresgid, getresuid, setgroups, setresgid, setresuid};
 
-use super::{ConfineError, Identity, step};
+use super::{ConfineError, Confinement, Identity, step};
 use crate::sys::caps;
 
 /// Gives everything up, checks that it is gone, and answers who this is now.
-pub(super) fn give_up(user: Option<Identity>) -> Result<Identity, ConfineError> {
+pub(super) fn give_up(c: &Confinement) -> Result<Identity, ConfineError> {
+    let user = c.user;
     // While there are capabilities to do it with.
     caps::empty_bounding_set().map_err(step("empty the bounding set"))?;
     caps::lock_secure_bits().map_err(step("lock the secure bits"))?;
@@ -24,6 +26,9 @@ pub(super) fn give_up(user: Option<Identity>) -> Result<Identity, ConfineError> 
     set_no_new_privs().map_err(step("set no_new_privs"))?;
     // After the change of user, which resets it.
     set_dumpable(false).map_err(step("close this process to others"))?;
+    if c.dies_with_parent {
+        set_pdeathsig(Signal::SIGKILL).map_err(step("die with the parent"))?;
+    }
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(step("forbid core files"))?;
     check(user)
 }

@@ -28,6 +28,7 @@ use crate::redirect::attachment::Overlap;
 use crate::redirect::cgroup::Cgroup;
 use crate::redirect::ebpf::AgentFlags;
 use crate::redirect::netns::Netns;
+use crate::redirect::pins::PinError;
 
 /// How long a group may take to come to a stop.
 pub(super) const FREEZE: Duration = Duration::from_secs(5);
@@ -53,6 +54,9 @@ impl Governor {
             return Err(DaemonError::BadName(name));
         }
         now.places.check(&name, &path)?;
+        if self.kernel.pins()?.agents()?.contains(&name) {
+            return Err(PinError::NameTaken(name).into());
+        }
         let cgroup = self.open_group(&path)?;
         self.spare_interceptor(&cgroup)?;
         let chain: Vec<String> = now.places.holding(&path).iter().map(|n| n.to_string()).collect();

@@ -11,7 +11,7 @@ use super::governor::{Closed, Governed, Governor, Now, order};
 use super::namespaces::Sockets;
 use super::records::{Stage, Written};
 use crate::identify::{CgroupId, SessionId};
-use crate::intercept::wire::{NoteKind, Order};
+use crate::intercept::wire::{NAMES, NoteKind, Order};
 use crate::outcome::Reason;
 use crate::redirect::attach::{join_running, namespaces};
 use crate::redirect::attachment::Overlap;
@@ -54,11 +54,23 @@ impl Governor {
             let was_frozen = now.agents.get(&name).is_some_and(|g| is_frozen(&g.cgroup));
             unfinished.push((name, Stage::Attaching { was_frozen }));
         }
+        self.forget_names(now);
         self.serve_again(now)?;
         for (name, stage) in unfinished {
             self.finish(now, &name, stage);
         }
         Ok(())
+    }
+
+    /// Removes what was kept of sessions that are over.
+    fn forget_names(&self, now: &Now) {
+        let entries = std::fs::read_dir(self.state.join(NAMES)).into_iter().flatten().flatten();
+        for entry in entries {
+            let name = entry.file_name();
+            if !now.agents.values().any(|g| *g.session.0 == *name.to_string_lossy()) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
     }
 
     /// Puts an agent into the books again. False: its group is gone, and so is the agent.

@@ -23,7 +23,7 @@ use super::error::DaemonError;
 use super::link::{Link, LinkError};
 use crate::confine::{Confined, Confinement, Identity};
 use crate::contain::TrustFiles;
-use crate::intercept::wire::{ARGUMENT, Note, Order, Pem, Report, Start};
+use crate::intercept::wire::{ARGUMENT, NAMES, Note, Order, Pem, Report, Start};
 use crate::redirect::feed::Feed;
 use crate::sys::{fdpass, process};
 use crate::tls::authority::Authority;
@@ -119,9 +119,10 @@ impl Supervisor {
         let state = &self.terms.state;
         Confinement {
             user: self.terms.user,
-            writable: vec![state.join("audit"), state.join("checkpoints")],
+            writable: WRITABLE.map(|name| state.join(name)).to_vec(),
             readable: confinement_readable(),
             hidden: vec![self.terms.run.clone()],
+            dies_with_parent: true,
         }
     }
 
@@ -129,7 +130,7 @@ impl Supervisor {
     fn prepare_folders(&self) -> Result<(), DaemonError> {
         let Identity { uid, gid } = self.terms.user.unwrap_or(Identity { uid: 0, gid: 0 });
         passable(&self.terms.state).map_err(DaemonError::at(&self.terms.state))?;
-        for name in ["audit", "checkpoints"] {
+        for name in WRITABLE {
             let folder = self.terms.state.join(name);
             match fs::DirBuilder::new().mode(0o700).create(&folder) {
                 Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
@@ -252,6 +253,9 @@ pub(super) fn identity(user: &str) -> Option<Identity> {
     let found = User::from_name(user).ok().flatten()?;
     Some(Identity { uid: found.uid.as_raw(), gid: found.gid.as_raw() })
 }
+
+/// The folders in the state folder in which an interceptor writes.
+const WRITABLE: [&str; 3] = ["audit", "checkpoints", NAMES];
 
 /// What an interceptor reads while it serves: names, roots, and itself.
 fn confinement_readable() -> Vec<PathBuf> {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use crate::identify::{Agent, AgentCell, AgentLink, CgroupId, NetnsCookie, Sessio
 use crate::inject::CredentialSet;
 use crate::outcome::Stage;
 use crate::policy::UnmatchedNames;
-use crate::serve::{Service, Shared, Sockets, watch};
+use crate::serve::{Service, Shared, Sockets, kept, watch};
 use crate::shutdown;
 
 /// How long the connections of an agent that is removed may take to end.
@@ -29,6 +30,8 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// The agents that are served, and what they share.
 pub(super) struct Steward {
     shared: Shared,
+    /// The folder of the names of each agent.
+    names: PathBuf,
     agents: Arc<Agents>,
 }
 
@@ -92,8 +95,8 @@ pub(super) async fn serve(socket: OwnedFd, steward: Steward) -> io::Result<()> {
 }
 
 impl Steward {
-    pub(super) fn new(shared: Shared) -> Self {
-        Self { shared, agents: Arc::default() }
+    pub(super) fn new(shared: Shared, names: PathBuf) -> Self {
+        Self { shared, names, agents: Arc::default() }
     }
 
     async fn carry_out(&self, order: Order, fds: Vec<OwnedFd>) -> Report {
@@ -117,6 +120,7 @@ impl Steward {
             Order::Remove { agent } => {
                 let removed = self.agents.lock().remove(&CgroupId(agent));
                 if let Some(service) = removed {
+                    kept::forget(&self.names, &service.cell.session());
                     service.cell.replace(Arc::new(Agent {
                         chain: Vec::new(),
                         session: service.cell.current().session.clone(),
@@ -159,26 +163,37 @@ impl Steward {
             .map(|order| {
                 let links: Result<_, _> = order.chain.into_iter().map(link).collect();
                 let agent = Agent { chain: links?, session: SessionId(order.session.into()) };
-                Ok((CgroupId(order.agent), order.cgroup, order.synthesize, agent))
+                let id = CgroupId(order.agent);
+                let known = self.service(order.agent);
+                let service = match known {
+                    Some(service) => service,
+                    None => self.new_service(&agent, order.cgroup, order.synthesize)?,
+                };
+                Ok((id, service, agent))
             })
             .collect::<Result<_, String>>()?;
         let mut agents = self.agents.lock();
-        for (id, cgroup, synthesize, agent) in made {
-            match agents.get(&id) {
-                Some(service) => service.cell.replace(Arc::new(agent)),
-                None => {
-                    let unmatched = if synthesize {
-                        UnmatchedNames::Synthesize
-                    } else {
-                        UnmatchedNames::Nxdomain
-                    };
-                    let cell = Arc::new(AgentCell::new(agent));
-                    let service = Service::new(cell, cgroup, unmatched, self.shared.clone());
-                    agents.insert(id, Arc::new(service));
-                }
-            }
+        for (id, service, agent) in made {
+            service.cell.replace(Arc::new(agent));
+            agents.insert(id, service);
         }
         Ok(())
+    }
+
+    /// An agent that was not served before, with the names that it was given by another process.
+    fn new_service(
+        &self,
+        agent: &Agent,
+        cgroup: String,
+        synthesize: bool,
+    ) -> Result<Arc<Service>, String> {
+        let unmatched =
+            if synthesize { UnmatchedNames::Synthesize } else { UnmatchedNames::Nxdomain };
+        let names = kept::open(&self.names, &agent.session)
+            .map_err(|e| format!("the names of session {} cannot be kept: {e}", agent.session))?;
+        let nobody = Agent { chain: Vec::new(), session: agent.session.clone() };
+        let cell = Arc::new(AgentCell::new(nobody));
+        Ok(Arc::new(Service::new(cell, cgroup, unmatched, names, self.shared.clone())))
     }
 
     fn listen(

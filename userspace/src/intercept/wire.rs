@@ -17,6 +17,9 @@ use crate::outcome::{Decision, Reason};
 /// The hidden first argument that makes the program an interceptor.
 pub(crate) const ARGUMENT: &str = "__interceptor";
 
+/// The folder, in the state folder, of the names of each agent.
+pub(crate) const NAMES: &str = "names";
+
 /// An order with its number, which the answer repeats.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Numbered<T> {

@@ -11,6 +11,7 @@
 //! synthetic addresses, budgets) can be seen or used by another.
 
 mod gate;
+pub(crate) mod kept;
 mod names;
 mod service;
 pub(crate) mod watch;

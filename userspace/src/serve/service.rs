@@ -75,9 +75,10 @@ impl Service {
         cell: Arc<AgentCell>,
         cgroup: String,
         unmatched: UnmatchedNames,
+        names: Names,
         shared: Shared,
     ) -> Self {
-        let names = Arc::new(Names::new());
+        let names = Arc::new(names);
         let of = Arc::clone(&names);
         let interceptor = Arc::new(Interceptor::new(InterceptorParts {
             leaves: Arc::clone(&shared.leaves),

@@ -29,6 +29,7 @@ use crate::audit::{Audit, AuditOptions, Draft, Event, Summary};
 use crate::config::PolicyBundle;
 use crate::connection::Settings;
 use crate::contain::{self, ExitStatus, hardening, user};
+use crate::dns::Names;
 use crate::forward::resolve::Resolver;
 use crate::identify::{Agent, AgentCell, AgentLink, CgroupId, SessionId};
 use crate::inject::CredentialSet;
@@ -222,6 +223,7 @@ impl Served {
             Arc::clone(&prepared.agent),
             enclosure.cgroup_path(),
             UnmatchedNames::Synthesize,
+            Names::new(),
             shared,
         ));
         let (trigger, watcher) = shutdown::channel();

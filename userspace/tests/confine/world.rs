@@ -166,6 +166,7 @@ impl World {
             user: self.user.map(|uid| Identity { uid, gid: uid }),
             writable: vec![self.path("state/audit"), self.path("state/checkpoints")],
             readable,
+            dies_with_parent: false,
             hidden: vec![self.path("hidden"), self.path("conf/inner")],
         }
     }

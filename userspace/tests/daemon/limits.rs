@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::probe::{CLOSED, REFUSED, SERVED, ask, line, start};
-use crate::world::{World, eventually, in_world, with_daemon};
+use crate::world::{World, eventually, in_world, stand_still, with_daemon};
 
 /// A file system of this many KiB.
 fn small(path: &Path, kib: u32) {
@@ -237,7 +237,7 @@ for ask in sys.stdin:
             text.split(' ').map(|n| n.parse().unwrap_or_else(|_| panic!("{text}"))).collect()
         };
         let interceptor = w.interceptor();
-        kill(interceptor, Signal::SIGSTOP).unwrap();
+        stand_still(interceptor);
         let held = numbers(ask(&mut child, "go"));
         kill(interceptor, Signal::SIGCONT).unwrap();
         assert!(held[0] >= 1 && held[0] <= 16 && held[1] == 40 - held[0], "{held:?}");

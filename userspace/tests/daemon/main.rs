@@ -12,5 +12,7 @@ mod input;
 mod limits;
 mod nested;
 mod probe;
+mod processes;
 mod reload;
+mod restart;
 mod world;

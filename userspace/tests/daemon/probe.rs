@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::Child;
 
-use crate::wire::{self, NOBODY};
+use crate::wire;
 use crate::world::{World, eventually};
 
 /// A datagram to nobody, a connection to nobody, and one to the served name: governed and served.
@@ -111,9 +111,4 @@ def go():
 attempt(go)
 "
     )
-}
-
-/// Tries at [`NOBODY`] with a literal address alone, so that no name is needed.
-pub(crate) fn dial(port: u16) -> String {
-    format!("attempt(lambda: socket.create_connection(('{NOBODY}', {port}), 1) and None)")
 }

@@ -339,6 +339,16 @@ pub(crate) fn children(pid: u32) -> Vec<Pid> {
     all.split_whitespace().filter_map(|n| n.parse().ok()).map(Pid::from_raw).collect()
 }
 
+/// Stops a process; when this returns, each of its threads stands still.
+pub(crate) fn stand_still(pid: Pid) {
+    kill(pid, Signal::SIGSTOP).unwrap();
+    eventually("it stands still", || {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+        let mut stats = tasks.filter_map(|t| fs::read_to_string(t.path().join("stat")).ok());
+        stats.all(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
+    });
+}
+
 pub(crate) fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut names: Vec<_> = entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
