@@ -11,8 +11,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use libtest_mimic::Arguments;
-use vm_tests::fixtures::Bench;
 use vm_tests::attacks::{Mode, Wanted};
+use vm_tests::fixtures::Bench;
 use vm_tests::{attacks, cases, demo};
 
 fn main() -> ExitCode {

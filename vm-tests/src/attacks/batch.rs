@@ -106,11 +106,8 @@ impl Batch<'_> {
             .probes
             .iter()
             .map(|probe| {
-                let args: Result<Vec<String>> = probe
-                    .args
-                    .split_whitespace()
-                    .map(|word| words.word(word, probe.id))
-                    .collect();
+                let args: Result<Vec<String>> =
+                    probe.args.split_whitespace().map(|word| words.word(word, probe.id)).collect();
                 Ok(json!({ "id": probe.id, "call": probe.call, "args": args? }))
             })
             .collect();

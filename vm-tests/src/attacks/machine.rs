@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::Result;
-use nix::unistd::Pid;
 
 use super::kinds::Who;
 use crate::fixtures::World;
@@ -106,33 +105,4 @@ impl Drop for Victim {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// TCP ports that listen in the network namespace of a process; of these owners, if there are any.
-pub(super) fn listening(pid: Pid, owners: Option<&[Pid]>) -> Result<Vec<u16>> {
-    let mut inodes = Vec::new();
-    for owner in owners.unwrap_or_default() {
-        let files = std::fs::read_dir(format!("/proc/{owner}/fd"))?;
-        let links = files.filter_map(|e| std::fs::read_link(e.ok()?.path()).ok());
-        inodes.extend(links.map(|l| l.display().to_string()));
-    }
-    let mut ports = Vec::new();
-    for family in ["tcp", "tcp6"] {
-        let table = std::fs::read_to_string(format!("/proc/{pid}/net/{family}"))?;
-        for line in table.lines().skip(1) {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            let (Some(local), Some(&"0A"), Some(inode)) =
-                (fields.get(1), fields.get(3), fields.get(9))
-            else {
-                continue;
-            };
-            let port = local.rsplit(':').next().and_then(|p| u16::from_str_radix(p, 16).ok());
-            if owners.is_none() || inodes.contains(&format!("socket:[{inode}]")) {
-                ports.extend(port);
-            }
-        }
-    }
-    ports.sort_unstable();
-    ports.dedup();
-    Ok(ports)
 }

@@ -28,11 +28,11 @@ use anyhow::{Context, Result};
 
 use self::batch::Batch;
 use self::judge::{Findings, Outcome, Seen};
-pub use self::kinds::{Mode, Who};
 use self::kinds::{Attack, Probe, Setup};
+pub use self::kinds::{Mode, Who};
 use self::scene::{Scene, Where};
 use self::stage::Stage;
-use crate::fixtures::Bench;
+use crate::fixtures::{Bench, daemon};
 use crate::needs::Need;
 
 /// What is to be played.
@@ -51,28 +51,34 @@ pub fn run(bench: &Bench, wanted: &Wanted) -> Result<bool> {
     for need in [Need::Python, Need::Veth] {
         anyhow::ensure!(need.is_met(), "the attacks need {need:?}, which this machine lacks");
     }
-    let scene = Scene::new(bench, &wanted.modes)?;
+    let mut modes = wanted.modes.clone();
+    if modes.len() > 1 && !daemon::exists(&bench.egret) {
+        eprintln!("this egret has no daemon: only `egret run` is attacked");
+        modes.retain(|mode| *mode == Mode::Run);
+    }
+    let scene = Scene::new(bench, &modes)?;
     let only = &wanted.only;
     let chosen: Vec<&Attack> =
         catalogue::all().filter(|a| only.is_empty() || only.contains(&a.number)).collect();
-    let stages: Vec<Stage<'_>> = wanted
-        .modes
+    let stages: Vec<Stage<'_>> = modes
         .iter()
         .map(|mode| Stage::open(&scene, *mode).with_context(|| format!("mode {}", mode.name())))
         .collect::<Result<_>>()?;
     let controls = play_controls(&scene, &stages, &chosen)?;
-    let mut lines = Vec::new();
+    let mut tight = true;
     for stage in &stages {
         let findings = play(stage, &chosen, &controls)
             .with_context(|| format!("mode {}", stage.mode.name()))?;
-        lines.extend(chosen.iter().map(|a| table::Line::of(a, stage.mode, &findings)));
+        let line = |attack: &&Attack| table::Line::of(attack, stage.mode, &findings);
+        let lines: Vec<table::Line> = chosen.iter().map(line).collect();
+        if wanted.json {
+            lines.iter().for_each(|line| println!("{}", line.json()));
+        } else {
+            println!("egret {}\n{}", stage.mode.name(), table::text(&lines));
+        }
+        tight &= lines.iter().all(|line| !line.has_leak());
     }
-    if wanted.json {
-        lines.iter().for_each(|line| println!("{}", line.json()));
-    } else {
-        print!("{}", table::text(&lines));
-    }
-    Ok(lines.iter().all(|line| !line.has_leak()))
+    Ok(tight)
 }
 
 /// The probes that make sense in one of these modes, by their surroundings.
@@ -86,9 +92,8 @@ fn batches<'a>(
         .into_iter()
         .map(|setup| {
             let all = chosen.iter().flat_map(|a| a.probes);
-            let here = |p: &&Probe| {
-                p.setup == setup && wanted(p) && (!p.needs_ipv6 || scene.has_ipv6)
-            };
+            let here =
+                |p: &&Probe| p.setup == setup && wanted(p) && (!p.needs_ipv6 || scene.has_ipv6);
             (setup, all.filter(here).collect::<Vec<_>>())
         })
         .filter(|(_, probes)| !probes.is_empty())
@@ -115,7 +120,7 @@ fn play(stage: &Stage<'_>, chosen: &[&Attack], controls: &Controls) -> Result<Fi
     let (scene, mode) = (stage.scene, stage.mode);
     let mut findings: Findings = BTreeMap::new();
     scene.lead(Where::Inside(mode))?;
-    let specials: Vec<_> = chosen
+    let mut specials: Vec<_> = chosen
         .iter()
         .flat_map(|a| a.specials)
         .filter(|special| special.modes.contains(&mode))
@@ -123,6 +128,8 @@ fn play(stage: &Stage<'_>, chosen: &[&Attack], controls: &Controls) -> Result<Fi
     if specials.iter().any(|s| s.id == special::SLOW) {
         stage.begin_slow()?;
     }
+    // Its ends are collected before a daemon is killed, which would end them too.
+    specials.sort_by_key(|s| s.id != special::SLOW);
     for (setup, probes) in batches(scene, chosen, &[mode]) {
         for who in Who::ALL {
             let stage = Some(stage);

@@ -41,7 +41,8 @@ pub(super) fn main(
 /// Another agent's policy: it may what the first may not.
 pub(super) fn another(world: &World, name: &str, more: &[(&str, Upstream)]) -> Result<PathBuf> {
     let hosts: Vec<String> = more.iter().map(|(host, _)| format!("\"{host}\"")).collect();
-    let hosts = [&["\"forbidden.test\"".to_owned(), "\"api.test\"".to_owned()], &hosts[..]].concat();
+    let hosts =
+        [&["\"forbidden.test\"".to_owned(), "\"api.test\"".to_owned()], &hosts[..]].concat();
     let text = format!(
         "version = 1\nname = \"{name}\"\n\n{}{}",
         rule("another's", &hosts.join(", "), "protocol = \"https\""),

@@ -78,15 +78,7 @@ impl Side {
     pub(super) fn lead(&self, has_ipv6: bool) -> Result<()> {
         let via = self.link.far4.to_string();
         for address in addresses4() {
-            self.link.ip(&[
-                "route",
-                "replace",
-                &address,
-                "via",
-                &via,
-                "dev",
-                &self.link.device,
-            ])?;
+            self.link.ip(&["route", "replace", &address, "via", &via, "dev", &self.link.device])?;
         }
         let via = self.link.far6.to_string();
         for lure in LURES6.iter().filter(|_| has_ipv6) {

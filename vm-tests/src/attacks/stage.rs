@@ -91,13 +91,7 @@ impl<'a> Stage<'a> {
     }
 
     /// A command as that agent.
-    pub(super) fn command(
-        &self,
-        agent: &Agent,
-        who: Who,
-        setup: Setup,
-        words: &[&str],
-    ) -> Command {
+    pub(super) fn command(&self, agent: &Agent, who: Who, setup: Setup, words: &[&str]) -> Command {
         match (&self.daemon, &agent.group) {
             (Some(daemon), Some(group)) => self.attached(daemon, group, who, words),
             _ => self.run(agent, who, setup, words),
@@ -227,7 +221,8 @@ pub(super) fn said(ended: &Ended) -> Result<Said> {
         bail!("the probe said nothing: {}", ended.text());
     };
     let text = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
-    let said = Said { kind: text("said"), detail: text("detail"), control: line["control"] == true };
+    let said =
+        Said { kind: text("said"), detail: text("detail"), control: line["control"] == true };
     ensure!(!["broken", "missing"].contains(&said.kind.as_str()), "{}: {}", said.kind, said.detail);
     Ok(said)
 }

@@ -148,14 +148,8 @@ impl Cell {
     }
 }
 
-/// A table for each mode, and below it what leaked and what was skipped.
+/// The table, and below it what leaked and what was skipped.
 pub(super) fn text(lines: &[Line]) -> String {
-    let of = |mode| lines.iter().filter(move |l| l.mode == mode).collect::<Vec<_>>();
-    let tables = Mode::ALL.into_iter().map(|mode| (mode, of(mode))).filter(|(_, l)| !l.is_empty());
-    tables.map(|(mode, lines)| format!("egret {}\n{}", mode.name(), table(&lines))).collect()
-}
-
-fn table(lines: &[&Line]) -> String {
     let mut text = format!("{:>2}  {:52}  {:20}  uid 0\n", "", "attack", "uid 1000");
     let mut notes = String::new();
     for line in lines {
@@ -168,5 +162,5 @@ fn table(lines: &[&Line]) -> String {
             notes += &format!("{:>2}  {what} {id} ({uids}): {why}\n", line.number);
         }
     }
-    format!("{text}\n{notes}\n")
+    format!("{text}\n{notes}")
 }

@@ -66,6 +66,14 @@ impl Words<'_> {
             "iodine-domain" => IODINE_DOMAIN.to_owned(),
             "dns2tcp" => DNS2TCP.to_string(),
             "dns2tcp-domain" => DNS2TCP_DOMAIN.to_owned(),
+            "place" => match self.place.at {
+                Where::Outside => "outside".to_owned(),
+                Where::Inside(_) => "inside".to_owned(),
+            },
+            "ports" => match self.stage.and_then(|s| s.daemon.as_ref()) {
+                Some(daemon) => comma_separated(&daemon.ports()?),
+                None => "all".to_owned(),
+            },
             "mark" => self.place.mark(id),
             "victim" => side.victim(self.place.who).context("a victim")?.to_string(),
             "policy" => scene.policy(self.place.at).display().to_string(),
@@ -89,4 +97,8 @@ impl Words<'_> {
             _ => bail!("the daemon has no ${what}"),
         })
     }
+}
+
+fn comma_separated(ports: &[u16]) -> String {
+    ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",")
 }

@@ -336,9 +336,12 @@ def loopbacks(kind):
     return ["::1", "::"]
 
 
-def take_port():
-    """Bind the interceptor's ports. Its control: another port can be bound in the same way."""
+def take_port(ports):
+    """Bind the interceptor's ports, `all` that listen here or these. Its control: another port can
+    be bound in the same way."""
     taken, wins, own = listeners(), [], 0
+    if ports != "all":
+        taken = [(kind, port) for kind, port in taken if str(port) in ports.split(",")]
     if not taken:
         raise Missing("nothing listens here")
     for kind, port in taken + [(socket.AF_INET, 0)]:

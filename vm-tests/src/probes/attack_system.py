@@ -46,7 +46,7 @@ def nested_cgroup(host, port):
     """Make a group below one's own, enter it, and dial from there."""
     with open("/proc/self/cgroup") as f:
         own = next(l.strip()[3:] for l in f if l.startswith("0::"))
-    made = None
+    made, why = None, ""
     for root in cgroups():
         path = os.path.join(root, own.lstrip("/"), f"attack-{os.getpid()}")
         try:
@@ -54,10 +54,13 @@ def nested_cgroup(host, port):
             made = path
             with open(os.path.join(path, "cgroup.procs"), "w") as f:
                 f.write(str(os.getpid()))
-        except OSError:
-            pass
+            break
+        except OSError as error:
+            why = str(error)
     try:
-        return tcp(host, port)
+        said = tcp(host, port)
+        kind = said.kind if isinstance(said, Said) else said
+        return Said(kind, f"from {made or why}")
     finally:
         if made:
             with open(os.path.join(os.path.dirname(made), "cgroup.procs"), "w") as f:
@@ -150,12 +153,12 @@ def memory(pid):
         return "done"
 
 
-def memory_as_its_user(pid):
-    """The memory of a process of another user, after becoming that user."""
+def memory_as_its_user(pid, place):
+    """The memory of a process of another user, after becoming that user; a control stays root."""
     with open(f"/proc/{pid}/status") as f:
         words = [line.split() for line in f]
     uid, gid = (next(int(w[1]) for w in words if w and w[0] == n) for n in ("Uid:", "Gid:"))
-    if os.getuid() == 0:
+    if place == "inside" and os.getuid() == 0:
         os.setgroups([])
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)

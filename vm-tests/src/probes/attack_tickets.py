@@ -97,7 +97,7 @@ def early_data(dial, name, path):
     with tempfile.TemporaryDirectory() as folder:
         file, early = os.path.join(folder, "session"), os.path.join(folder, "early")
         if not take_ticket(dial, name, file):
-            return Said("refused", "no ticket was given")
+            return Said("broken", "no ticket was given")
         allow_early_data(file)
         with open(early, "w") as f:
             f.write(HEAD.format(path=path, name=name))

@@ -46,8 +46,12 @@ pub(super) const LINES: &[Attack] = &[
             probe("resolved", "by_unix_socket", "$service:4", Done).in_attach(UNIX),
         ],
     ),
-    line(16, "binding the interceptor's ports", &[probe("take-port", "take_port", "", Inside)])
-        .specials(&[Special::attach("ports-of-the-dead", special::ports_of_the_dead)]),
+    line(
+        16,
+        "binding the interceptor's ports",
+        &[probe("take-port", "take_port", "$ports", Inside)],
+    )
+    .specials(&[Special::attach("ports-of-the-dead", special::ports_of_the_dead)]),
     line(
         17,
         "connecting straight to an interceptor, one's own or another's",
@@ -81,7 +85,7 @@ pub(super) const LINES: &[Attack] = &[
             probe("ptrace", "traces", "$victim", Done).by_root().in_attach(processes(USER)),
             probe("memory", "memory", "$victim", Done).by_root().in_attach(processes(USER)),
             probe("kill", "kills", "$victim", Done).in_attach(processes(BOTH)),
-            probe("interceptors-memory", "memory_as_its_user", "$daemon-interceptor", Done)
+            probe("interceptors-memory", "memory_as_its_user", "$daemon-interceptor $place", Done)
                 .by_root()
                 .not_in_run("a run hides every process of the machine"),
         ],

@@ -132,7 +132,8 @@ const LURES: &[Probe] = &[
     probe("metadata-answer", "plain", "a-a9fea9fe.lure.test /", Dial),
     probe("metadata-azure", "plain", "a-a83f8110.lure.test /", Dial),
     probe("metadata-alibaba", "plain", "a-646464c8.lure.test /", Dial),
-    probe("metadata-aws6", "plain", "aaaa-fd000ec2000000000000000000000254.lure.test /", Dial).ipv6(),
+    probe("metadata-aws6", "plain", "aaaa-fd000ec2000000000000000000000254.lure.test /", Dial)
+        .ipv6(),
     probe("metadata-address", "tcp", "169.254.169.254 80", Wire),
     probe("metadata-named", "plain", "169.254.169.254 /latest/meta-data/", Wire),
 ];

@@ -85,8 +85,7 @@ pub(super) const LINES: &[Attack] = &[
         ],
     )
     .specials(&[Special::attach("egrets-own-ca", special::own_authority)]),
-    line(42, "a flood of names", &[])
-        .specials(&[Special::both("name-flood", special::name_flood)]),
+    line(42, "a flood of names", &[]).specials(&[Special::both("name-flood", special::name_flood)]),
     line(
         43,
         "QUIC, and the invitation to it",

@@ -17,8 +17,7 @@ pub(in crate::attacks) fn own_authority(stage: &Stage<'_>, who: Who) -> Result<O
     let daemon = stage.the_daemon()?;
     let folder = daemon.state.join("ca");
     let work = stage.scene.world.path("");
-    let config =
-        pki::signed_by(&folder.join("ca.pem"), &key_in(&folder)?, "forged.test", &work)?;
+    let config = pki::signed_by(&folder.join("ca.pem"), &key_in(&folder)?, "forged.test", &work)?;
     let (files, wanted) = (stage.scene.world.path("files"), "/forged");
     let network = stage.scene.machine.network_namespace();
     let start = move |config: Arc<rustls::ServerConfig>| {
@@ -60,11 +59,6 @@ pub(in crate::attacks) fn detach_from_inside(stage: &Stage<'_>, who: Who) -> Res
     let another = stage.another("let-go", &[])?;
     let name = another.name.clone();
     daemon.must_know(&name)?;
-    // By mode it would be root's; what is to be tried is the daemon's own judgement.
-    std::fs::set_permissions(
-        daemon.socket(),
-        std::os::unix::fs::PermissionsExt::from_mode(0o666),
-    )?;
     let said = stage.ask(None, who, &["egret_control", &egret, &folder, "detach", &name])?;
     let still = daemon.must_know(&name);
     if said.kind == "done" || still.is_err() {

@@ -9,7 +9,6 @@ use nix::sys::signal::{Signal, kill};
 use super::ends::Load;
 use crate::attacks::judge::Outcome;
 use crate::attacks::kinds::Who;
-use crate::attacks::machine::listening;
 use crate::attacks::stage::Stage;
 use crate::fixtures::daemon::LEASE;
 
@@ -107,8 +106,7 @@ pub(in crate::attacks) fn bad_reload(stage: &Stage<'_>, who: Who) -> Result<Outc
 /// Whoever could take a dead interceptor's ports would be the next one.
 pub(in crate::attacks) fn ports_of_the_dead(stage: &Stage<'_>, who: Who) -> Result<Outcome> {
     let daemon = stage.the_daemon()?;
-    let owners = [vec![daemon.pid()?], daemon.children()?].concat();
-    let ports = listening(daemon.pid()?, Some(&owners))?;
+    let ports = daemon.ports()?;
     ensure!(!ports.is_empty(), "the daemon listens nowhere");
     let list: Vec<String> = ports.iter().map(u16::to_string).collect();
     daemon.end(Signal::SIGKILL)?;

@@ -72,7 +72,8 @@ impl<'a> Load<'a> {
     /// What has crossed the link since the beginning.
     pub(super) fn packets(&self, event: &str) -> Option<Outcome> {
         let packets = self.link.packets();
-        (!packets.is_empty()).then(|| Outcome::Leaked(format!("after {event}: packets {packets:?}")))
+        (!packets.is_empty())
+            .then(|| Outcome::Leaked(format!("after {event}: packets {packets:?}")))
     }
 }
 

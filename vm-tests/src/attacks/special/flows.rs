@@ -50,4 +50,3 @@ pub(in crate::attacks) fn another_while_full(stage: &Stage<'_>, who: Who) -> Res
         other => Outcome::Leaked(format!("another agent is not served: {other:?}")),
     })
 }
-

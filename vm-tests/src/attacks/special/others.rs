@@ -6,10 +6,10 @@ use nix::unistd::Pid;
 
 use crate::attacks::judge::Outcome;
 use crate::attacks::kinds::{Setup, Who};
-use crate::attacks::stage::{Agent, Stage};
+use crate::attacks::stage::Stage;
 use crate::fixtures::Running;
 use crate::fixtures::agent::{Orphans, eventually, processes};
-use crate::fixtures::netns::within_that_of;
+use crate::fixtures::netns::{listening, within_that_of};
 
 /// The other agent may ask for forbidden.test. Its ports are dialled while it lives and when it is
 /// gone.
@@ -37,7 +37,7 @@ pub(in crate::attacks) fn anothers_port(stage: &Stage<'_>, who: Who) -> Result<O
     let words = ["dial_ports", &list.join(","), "forbidden.test", &path];
     let alive = stage.ask(None, who, &words)?;
     drop(running);
-    end(stage, another)?;
+    stage.dismiss(another)?;
     let stale = stage.ask(None, who, &words)?;
     for (said, when) in [(alive, "alive"), (stale, "gone")] {
         if said.kind == "done" {
@@ -48,10 +48,6 @@ pub(in crate::attacks) fn anothers_port(stage: &Stage<'_>, who: Who) -> Result<O
         return Ok(Outcome::Leaked("the upstream saw it".to_owned()));
     }
     Ok(Outcome::Held)
-}
-
-fn end(stage: &Stage<'_>, another: Agent) -> Result<()> {
-    stage.dismiss(another)
 }
 
 /// The process of the agent that carries the marker as its name; egret has it among others.
@@ -72,11 +68,10 @@ fn its_process(marker: &str) -> Result<Pid> {
 /// TCP ports that listen in its network namespace: in a run, the interceptor's and no others; where
 /// it shares the machine's, those of the daemon's processes.
 fn interceptor_ports(stage: &Stage<'_>, pid: Pid) -> Result<Vec<u16>> {
-    let owners = match &stage.daemon {
-        Some(daemon) => Some([vec![daemon.pid()?], daemon.children()?].concat()),
-        None => None,
+    let found = match &stage.daemon {
+        Some(daemon) => daemon.ports()?,
+        None => listening(pid, None)?,
     };
-    let found = crate::attacks::machine::listening(pid, owners.as_deref())?;
     ensure!(!found.is_empty(), "no port listens there");
     Ok(found)
 }
