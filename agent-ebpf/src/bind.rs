@@ -19,7 +19,8 @@ pub(crate) fn bind(ctx: &SockAddrContext, local: &Destination) -> Result<(), Err
     let netns = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
     let ours = agent::listeners(netns, agent.id).is_ok_and(|ports| ports.holds(local.dial.port));
     let taken = ours || local::taken(netns, local.dial.port);
-    match decide::bind(local.dial, agent.flags, taken)? {
+    decide::free(taken)?;
+    match decide::bind(local.dial, agent.flags) {
         Bind::Own => return Ok(()),
         Bind::Shared => {}
         Bind::Seen => decide::listen(local::opened(&agent, LOCAL_LISTEN, &local.dial))?,

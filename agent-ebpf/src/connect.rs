@@ -20,10 +20,12 @@ pub(crate) fn connect(ctx: &SockAddrContext, destination: &Destination) -> Resul
     let place = place(ctx)?;
     match place.route(&destination.dial)? {
         Route::Own => {
+            place.free(&destination.dial)?;
             maps::forget_socket(context::socket(ctx));
             Ok(())
         }
         Route::Shared => {
+            place.free(&destination.dial)?;
             local::connect(ctx, destination, &place.agent)?;
             maps::forget_socket(context::socket(ctx));
             Ok(())
@@ -58,8 +60,13 @@ impl Place {
     /// The verdict on a destination.
     #[inline(always)]
     pub(crate) fn route(&self, dial: &Dial) -> Result<Route, Denied> {
-        let taken = dial.dst.is_loopback() && local::taken(self.netns, dial.port);
-        decide::route(*dial, self.agent.flags, self.ports, taken)
+        decide::route(*dial, self.agent.flags, self.ports)
+    }
+
+    /// Whether no interceptor has the port.
+    #[inline(always)]
+    pub(crate) fn free(&self, dial: &Dial) -> Result<(), Denied> {
+        decide::free(local::taken(self.netns, dial.port))
     }
 }
 

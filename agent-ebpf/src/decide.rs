@@ -110,15 +110,9 @@ pub const fn agent(entry: AgentEntry) -> Result<AgentFlags, Denied> {
     }
 }
 
-/// Where a connection or a datagram may go. `taken` says whether the port is one of any
-/// interceptor in this namespace, for destinations on loopback.
+/// Where a connection or a datagram may go. What stays on loopback must be [`free`] besides.
 #[inline(always)]
-pub const fn route(
-    dial: Dial,
-    agent: AgentFlags,
-    ports: ListenerPorts,
-    taken: bool,
-) -> Result<Route, Denied> {
+pub const fn route(dial: Dial, agent: AgentFlags, ports: ListenerPorts) -> Result<Route, Denied> {
     let tcp = dial.protocol == IPPROTO_TCP;
     if !tcp && dial.protocol != IPPROTO_UDP {
         return Err(Denied::SocketFamily);
@@ -135,7 +129,7 @@ pub const fn route(
         return to_listener(port, v4);
     }
     if dial.dst.is_loopback() {
-        if taken || ports.holds(dial.port) {
+        if ports.holds(dial.port) {
             return Err(Denied::InterceptorPort);
         }
         return if agent.contains(AgentFlags::PRIVATE_NETNS) {
@@ -153,6 +147,13 @@ pub const fn route(
 #[inline(always)]
 const fn to_listener(port: Port, v4: bool) -> Result<Route, Denied> {
     if port.is_zero() { Err(Denied::NoListener) } else { Ok(Route::Redirect { port, v4 }) }
+}
+
+/// Whether a port on loopback may be dialled or bound: not if it is `taken` by an interceptor in this
+/// namespace, whoever's it is, alive or dead.
+#[inline(always)]
+pub const fn free(taken: bool) -> Result<(), Denied> {
+    if taken { Err(Denied::InterceptorPort) } else { Ok(()) }
 }
 
 /// Whether loopback that others use as well may be dialled: where the policy opens the port, or
@@ -173,19 +174,16 @@ pub enum Bind {
     Seen,
 }
 
-/// Whether a local address may be bound: not on an interceptor's port (`taken`), alive or dead. A
-/// listener that the world can reach leaks nothing, since its answers never leave by another
-/// interface than loopback; but where others live, the port that it takes may be theirs.
+/// What binding an address means, if its port is [`free`]. A listener that the world can reach leaks
+/// nothing, since its answers never leave by another interface than loopback; but where others
+/// live, the port that it takes may be theirs.
 #[inline(always)]
-pub const fn bind(local: Dial, agent: AgentFlags, taken: bool) -> Result<Bind, Denied> {
-    if taken {
-        return Err(Denied::InterceptorPort);
-    }
+pub const fn bind(local: Dial, agent: AgentFlags) -> Bind {
     if agent.contains(AgentFlags::PRIVATE_NETNS) {
-        return Ok(Bind::Own);
+        return Bind::Own;
     }
     let loopback = local.dst.is_loopback() && !local.dst.is_unspecified();
-    if loopback || local.port.is_zero() { Ok(Bind::Shared) } else { Ok(Bind::Seen) }
+    if loopback || local.port.is_zero() { Bind::Shared } else { Bind::Seen }
 }
 
 /// Whether a port may be bound where others see it: where the policy opens it.

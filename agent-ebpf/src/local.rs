@@ -76,8 +76,7 @@ fn dial(
     own_will_do: bool,
 ) -> Result<(), Error> {
     let mut dial = destination.dial;
-    let unspecified = dial.dst.is_unspecified();
-    if unspecified {
+    if dial.dst.is_unspecified() {
         dial.dst = loopback(dial.dst.is_v4());
     }
     let opened = opened(agent, LOCAL_CONNECT, &dial);
@@ -88,9 +87,7 @@ fn dial(
     if dial.protocol != IPPROTO_TCP && maps::owner(socket).is_none() {
         own(socket, agent)?;
     }
-    if unspecified {
-        destination.replace(ctx, dial.dst, dial.port);
-    }
+    destination.replace(ctx, dial.dst, dial.port);
     Ok(())
 }
 

@@ -28,8 +28,11 @@ pub(crate) fn sendmsg(ctx: &SockAddrContext, destination: &Destination) -> Resul
         }
     }
     match place.route(&destination.dial)? {
-        Route::Own => Ok(()),
-        Route::Shared => local::send(ctx, destination, &place.agent),
+        Route::Own => Ok(place.free(&destination.dial)?),
+        Route::Shared => {
+            place.free(&destination.dial)?;
+            local::send(ctx, destination, &place.agent)
+        }
         Route::Redirect { port, v4 } => {
             connect::remember(ctx, &destination.dial, &place, port)?;
             destination.replace(ctx, connect::loopback(v4), port);

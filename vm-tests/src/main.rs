@@ -1,7 +1,7 @@
 //! `egret-e2e`: the end-to-end tests and the demo as one binary.
 //!
 //! `egret-e2e [--egret PATH] [FILTER and other options of cargo's tests]` runs the tests;
-//! `egret-e2e attacks [--json] [--only N,N]` plays the catalogue of attacks;
+//! `egret-e2e attacks [--mode run|attach|both] [--json] [--only N,N]` plays the catalogue of attacks;
 //! `egret-e2e demo` and `egret-e2e can-run` serve `cargo xtask demo`. The path of egret may also
 //! come from EGRET_BIN.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool that reports")]
@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use libtest_mimic::Arguments;
+use vm_tests::attacks::{Mode, Wanted};
 use vm_tests::fixtures::Bench;
 use vm_tests::{attacks, cases, demo};
 
@@ -52,14 +53,18 @@ fn main() -> ExitCode {
 }
 
 fn play_attacks(bench: &Bench, args: &[String]) -> Result<bool> {
-    let mut wanted = Vec::new();
-    if let Some(at) = args.iter().position(|a| a == "--only") {
-        let numbers = args.get(at + 1).context("--only needs numbers")?;
-        for number in numbers.split(',') {
-            wanted.push(number.parse().with_context(|| format!("{number} is no line"))?);
-        }
+    let value = |name: &str| -> Result<Option<&String>> {
+        let at = args.iter().position(|a| a == name);
+        at.map(|at| args.get(at + 1).with_context(|| format!("{name} needs a value"))).transpose()
+    };
+    let mut only = Vec::new();
+    for number in value("--only")?.into_iter().flat_map(|v| v.split(',')) {
+        only.push(number.parse().with_context(|| format!("{number} is no line"))?);
     }
-    attacks::run(bench, &wanted, args.iter().any(|a| a == "--json"))
+    let mode = value("--mode")?.map_or("both", String::as_str);
+    let modes = Mode::named(mode).with_context(|| format!("{mode} is no mode"))?;
+    let json = args.iter().any(|a| a == "--json");
+    attacks::run(bench, &Wanted { only, modes, json })
 }
 
 /// `--egret PATH`, else EGRET_BIN, else the release build of the folder we are in.

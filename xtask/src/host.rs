@@ -20,6 +20,8 @@ const CLIENTS: &[(&str, &str)] = &[
     ("setpriv", "util-linux"),
     ("mke2fs", "e2fsprogs"),
     ("gcc", "gcc"),
+    ("iodine", "iodine"),
+    ("dns2tcpc", "dns2tcp"),
 ];
 
 /// True for the effective user root.

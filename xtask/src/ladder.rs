@@ -25,9 +25,15 @@ const RUNGS: &[(&str, &str)] = &[
     ("unit", "unit, table and in-memory connection tests; no privileges"),
     ("fuzz", "each fuzz target for ten seconds; needs cargo-fuzz"),
     ("e2e", "the real binary on this kernel; needs root and cgroup v2"),
-    ("attacks", "the catalogue of attacks against the table in SECURITY.md; as e2e"),
-    ("vm-6.1", "the same tests under Debian's kernel 6.1"),
-    ("vm-6.12", "the same tests under Debian's kernel 6.12"),
+    (
+        "attacks-run",
+        "the catalogue of attacks against `egret run`, compared with SECURITY.md; as e2e",
+    ),
+    ("attacks-attach", "the same against `egret attach`"),
+    ("vm-6.1", "the end-to-end tests under Debian's kernel 6.1"),
+    ("vm-6.1-attacks", "the attacks that depend on the kernel, both ways, there"),
+    ("vm-6.12", "the end-to-end tests under Debian's kernel 6.12"),
+    ("vm-6.12-attacks", "the attacks that depend on the kernel, both ways, there"),
 ];
 
 const FUZZ_SECONDS: u32 = 10;
@@ -46,7 +52,7 @@ pub(crate) fn run(workspace: &Path, wanted: &Wanted) -> Result<bool> {
     for name in &wanted.only {
         if !RUNGS.iter().any(|(rung, _)| rung == name) {
             let known: Vec<String> =
-                RUNGS.iter().map(|(rung, what)| format!("  {rung:8} {what}")).collect();
+                RUNGS.iter().map(|(rung, what)| format!("  {rung:15} {what}")).collect();
             bail!("there is no rung {name}; the rungs are\n{}", known.join("\n"));
         }
     }
@@ -92,7 +98,8 @@ impl Climb<'_> {
             "tidy" => Ok(self.done(rung, tidy::run(self.workspace)?, started)),
             "fuzz" => self.fuzz(),
             "e2e" => self.e2e(),
-            "attacks" => attacks::rung(self.workspace, &self.log(rung)),
+            "attacks-run" => self.attacks(rung, attacks::Mode::Run),
+            "attacks-attach" => self.attacks(rung, attacks::Mode::Attach),
             vm => self.vm(vm.trim_start_matches("vm-")),
         }
     }
@@ -178,11 +185,20 @@ impl Climb<'_> {
         self.counted("e2e", &mut command, &mut |line| println!("   {line}"))
     }
 
-    fn vm(&mut self, series: &str) -> Result<Row> {
-        let rung = format!("vm-{series}");
-        let egret = build::egret(self.workspace, false)?;
-        let e2e = build::e2e(self.workspace)?;
-        let workspace = self.workspace;
+    fn attacks(&self, rung: &str, mode: attacks::Mode) -> Result<Row> {
+        attacks::rung(self.workspace, rung, mode, &self.log(rung))
+    }
+
+    /// `6.1`, or `6.1-attacks`.
+    fn vm(&mut self, what: &str) -> Result<Row> {
+        let rung = format!("vm-{what}");
+        let (series, is_attacks) = match what.split_once('-') {
+            Some((series, _)) => (series, true),
+            None => (what, false),
+        };
+        let (workspace, log) = (self.workspace, self.log(&rung));
+        let egret = build::egret(workspace, false)?;
+        let e2e = build::e2e(workspace)?;
         let lab =
             self.lab.get_or_insert_with(|| vm::Lab::open(workspace).map_err(|e| format!("{e:#}")));
         let lab = match lab {
@@ -191,6 +207,9 @@ impl Climb<'_> {
         };
         if let Some(why) = lab.lacks(series) {
             return Ok(Row::not_run(&rung, &why));
+        }
+        if is_attacks {
+            return attacks::vm_rung(workspace, &rung, lab, series, &log);
         }
         let run = lab.run(series, &egret, &e2e, &[], &mut |line| println!("   {line}"))?;
         // A guest that boots late under a loaded machine is a fact worth seeing.

@@ -60,8 +60,11 @@ enum Command {
         #[arg(last = true)]
         args: Vec<String>,
     },
-    /// Play the catalogue of attacks and compare with the table in SECURITY.md
+    /// Play the catalogue of attacks and compare with the tables in SECURITY.md
     Attacks {
+        /// As the agent of `egret run`, of `egret attach`, or one after the other
+        #[arg(long, value_enum, default_value_t = attacks::Mode::Both)]
+        mode: attacks::Mode,
         /// One JSON object per line of the catalogue instead of the table
         #[arg(long)]
         json: bool,
@@ -71,7 +74,7 @@ enum Command {
         /// These lines of the catalogue only
         #[arg(long, value_name = "N,N", value_delimiter = ',')]
         only: Vec<u8>,
-        /// Replace the table in SECURITY.md
+        /// Replace the tables of this kernel and these modes in SECURITY.md
         #[arg(long)]
         write: bool,
         /// Take the binaries in target/ as they are (on this machine: egret's debug build)
@@ -112,8 +115,8 @@ fn main() -> ExitCode {
         Command::Vm { action: None, kernel, no_build, args } => {
             vm::e2e(&workspace, &kernel, no_build, &args)
         }
-        Command::Attacks { json, vm, only, write, no_build } => {
-            attacks::run(&workspace, &attacks::Wanted { json, vm, only, write, no_build })
+        Command::Attacks { mode, json, vm, only, write, no_build } => {
+            attacks::run(&workspace, &attacks::Wanted { mode, json, vm, only, write, no_build })
         }
         Command::Demo { vm } => demo::run(&workspace, vm),
     };

@@ -207,8 +207,9 @@ impl Governor {
     /// Takes an agent's links away, after agents below have links of their own.
     fn let_go(&self, now: &mut Now, name: &str) -> Result<(), DaemonError> {
         let Some(governed) = now.agents.get_mut(name) else { return Ok(()) };
+        let id = governed.cgroup.id();
         // Closed first: nothing of it is half open while the rest is taken away.
-        self.kernel.set_agent(governed.cgroup.id(), AgentFlags::default())?;
+        self.kernel.set_agent(id, AgentFlags::default())?;
         // Perhaps a part of them, from a time before that failed.
         let links = match governed.attachment.take() {
             Some(links) => Some(links),
@@ -221,6 +222,8 @@ impl Governor {
             }
             return Err(error);
         }
+        // Closed programs, of a unit or of a guard, let pass whom the kernel knows as an agent.
+        self.kernel.remove_agent(id)?;
         Ok(links.detach()?)
     }
 

@@ -115,6 +115,7 @@ impl Governed {
 }
 
 impl Governor {
+    #[expect(clippy::too_many_arguments, reason = "each is a part, put together in one place")]
     pub(super) fn new(
         kernel: Kernel,
         hierarchy: Hierarchy,

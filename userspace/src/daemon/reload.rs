@@ -9,11 +9,12 @@ use super::error::DaemonError;
 use super::governor::{Governor, Now, local_ports};
 use super::records::Stage;
 use super::restart::UNLISTED;
-use crate::config::{AgentConfig, DaemonConfig, LoadedDaemon, load_daemon_config};
+use crate::config::{DaemonConfig, LoadedDaemon, load_daemon_config};
 use crate::intercept::wire::NoteKind;
 use crate::outcome::Reason;
 use crate::redirect::held::destroy_ports;
 use crate::redirect::local::LocalPorts;
+use crate::redirect::target::admits;
 
 /// What egret.toml says, with every policy parsed and every secret obtained.
 pub(super) struct Read {
@@ -72,7 +73,7 @@ impl Governor {
                 (Source::Config, Some(config)) => {
                     let still = read.config.agents.iter().find(|a| &a.name == config);
                     still
-                        .filter(|a| matches(a, &governed.path))
+                        .filter(|a| admits(&a.target, &governed.path, &self.hierarchy))
                         .and_then(|a| read.definitions.get(&a.name).cloned())
                 }
                 (Source::Config, None) => None,
@@ -175,8 +176,4 @@ impl Before {
             local: local_ports(now, name),
         }
     }
-}
-
-fn matches(agent: &AgentConfig, path: &Path) -> bool {
-    agent.target.matches(path)
 }

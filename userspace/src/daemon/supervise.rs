@@ -118,7 +118,7 @@ impl Supervisor {
     fn confinement(&self) -> Confinement {
         let state = &self.terms.state;
         Confinement {
-            user: self.terms.user.clone(),
+            user: self.terms.user,
             writable: WRITABLE.map(|name| state.join(name)).to_vec(),
             readable: confinement_readable(),
             hidden: vec![self.terms.run.clone()],
@@ -128,7 +128,7 @@ impl Supervisor {
 
     /// The log's folders, its files with them, belong to who writes them.
     fn prepare_folders(&self) -> Result<(), DaemonError> {
-        let Identity { uid, gid } = self.terms.user.clone().unwrap_or(Identity { uid: 0, gid: 0 });
+        let Identity { uid, gid } = self.terms.user.unwrap_or(Identity { uid: 0, gid: 0 });
         passable(&self.terms.state).map_err(DaemonError::at(&self.terms.state))?;
         for name in WRITABLE {
             let folder = self.terms.state.join(name);

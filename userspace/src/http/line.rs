@@ -68,7 +68,7 @@ mod tests {
             Streams.execute(async move {
                 let _ = tell.send(Streams::line());
                 let _held = held;
-                std::future::pending().await
+                std::future::pending::<()>().await;
             });
             (told, dropped)
         };

@@ -45,6 +45,9 @@ impl Attachment {
     /// Detaches every program and removes its pin. It stops at the first failure, and the hook that
     /// drops packets goes last: what is left is closed, and is found by name as attached in part.
     ///
+    /// Under a guard, or with the closed programs on it, a group is closed again only if the agent
+    /// was removed before ([`Kernel::remove_agent`]).
+    ///
     /// # Errors
     /// When a pin cannot be removed.
     pub fn detach(mut self) -> Result<(), KernelError> {

@@ -2,8 +2,9 @@
 //! the refusals and the counters to read. The process that reads what agents send holds these four
 //! descriptors and cannot attach, detach or name an agent.
 //!
-//! Only commands on descriptors are used, which Linux lets a process without any capability give
-//! (since 5.19; before, only where `kernel.unprivileged_bpf_disabled` is 0).
+//! Only commands of bpf(2) on descriptors are used (lookup, update, delete, next key, lookup and
+//! delete, information) and mmap(2) of the ring. Linux lets a process without any capability do that
+//! since 5.19; before, only where `kernel.unprivileged_bpf_disabled` is 0.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use agent_ebpf::abi::{
-    EVENT_RING, FlowKey, Hook, Lease, MAX_FLOWS, Origin, STAT_EVENTS_DROPPED, STAT_FLOWS_LOST,
+    FlowKey, Hook, Lease, MAX_FLOWS, Origin, STAT_EVENTS_DROPPED, STAT_FLOWS_LOST,
 };
 use aya::maps::{Map, MapData, RingBuf};
 use nix::time::{ClockId, clock_gettime};
@@ -91,8 +92,7 @@ impl Feed {
             }
         }
         let [flows, lease_map, ring, stats] = fds;
-        let events = open_ring(&ring)?;
-        let events = Mutex::new(events);
+        let events = Mutex::new(open_ring(&ring)?);
         Ok(Self { flows, lease: lease_map, ring, stats, events, limit: lease })
     }
 
@@ -168,6 +168,8 @@ impl Feed {
 
     /// Takes every refusal that is waiting, oldest first. Nobody is woken for one: call it on a
     /// timer, and once more at the end.
+    ///
+    /// One process at a time: another that has read from the same ring must not go on.
     pub fn events(&self) -> Vec<KernelEvent> {
         let mut ring = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         let mut events = Vec::new();
@@ -217,6 +219,3 @@ fn now(clock: ClockId) -> Result<Duration, KernelError> {
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
-
-// The ring has no shape but its type; its size is the ABI's.
-const _: () = assert!(EVENT_RING.is_power_of_two());

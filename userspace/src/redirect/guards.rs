@@ -2,8 +2,10 @@
 //!
 //! They are pinned by hook, so that a systemd unit can carry them (`BPFProgram=egress:<path>` and so
 //! on) and is closed from its first instruction; and they can guard a parent group, so that a group
-//! that comes into being below it is closed until the daemon has attached it. An agent passes them:
-//! the programs attached to its own group judge it.
+//! that comes into being below it is closed until the daemon has attached it.
+//!
+//! An agent passes them for as long as it is registered; the programs attached to its own group judge
+//! it. So whoever lets go of one removes the agent first ([`Kernel::remove_agent`]), and then detaches.
 
 use std::fs;
 use std::io;

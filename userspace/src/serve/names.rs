@@ -65,3 +65,67 @@ fn message(record: &DnsRecord<'_>) -> String {
         n => format!("{}; {n} earlier refusals were not recorded", record.outcome.qtype),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dns::{Answered, Handler, Transport};
+    use crate::identify::Agent;
+    use crate::identify::{AgentLink, SessionId};
+    use crate::outcome::{Decision, Reason};
+    use crate::policy::{Action, HostPattern, Policy, Protocol, Rule};
+    use hickory_proto::op::{Message, MessageType, OpCode, Query};
+    use hickory_proto::rr::{Name, RecordType};
+
+    /// An agent whose chain allows these names, one policy each.
+    fn agent(allowed: &[&str], unmatched: Option<UnmatchedNames>) -> Arc<Agent> {
+        let link = |host: &&str| {
+            let rule = Rule {
+                name: "allow".into(),
+                action: Action::Allow,
+                hosts: vec![HostPattern::parse(host).unwrap()],
+                ports: Some(vec![443]),
+                protocol: Some(Protocol::Https),
+                methods: None,
+                paths: None,
+                credentials: Vec::new(),
+                limits: crate::policy::Limits::default(),
+                reason: None,
+                origin: String::new(),
+            };
+            let policy = Policy { rules: vec![rule], unmatched, ..Policy::deny_all("test") };
+            AgentLink { name: "agent".into(), policy: policy.into(), credentials: Arc::default() }
+        };
+        let chain = allowed.iter().map(link).collect();
+        Agent { chain, session: SessionId("0".into()) }.into()
+    }
+
+    fn ask(server: &Server, name: &str) -> (Decision, Option<Reason>, Answered) {
+        let mut message = Message::new(7, MessageType::Query, OpCode::Query);
+        message.add_query(Query::query(Name::from_ascii(name).unwrap(), RecordType::A));
+        let from = ([127, 0, 0, 1], 5353).into();
+        let outcome = server.handle(&message.to_vec().unwrap(), Transport::Udp, from).outcome;
+        (outcome.decision, outcome.reason, outcome.answered)
+    }
+
+    #[test]
+    fn each_query_is_answered_by_the_policy_of_its_time() {
+        let allowed = (Decision::Allow, None, Answered::Synthetic);
+        let refused = |answered| (Decision::Deny, Some(Reason::NameNotAllowed), answered);
+        let cell = Arc::new(AgentCell::new(agent(&["a.test"], None)));
+        let audit = Audit::in_memory();
+        let server = server(Arc::default(), &cell, UnmatchedNames::Synthesize, &audit);
+        let both = || (ask(&server, "a.test."), ask(&server, "b.test."));
+        assert_eq!(both(), (allowed, refused(Answered::Synthetic)));
+        cell.replace(agent(&["b.test"], None));
+        assert_eq!(both(), (refused(Answered::Synthetic), allowed));
+        cell.replace(agent(&["b.test"], Some(UnmatchedNames::Nxdomain)));
+        assert_eq!(both(), (refused(Answered::NoSuchName), allowed));
+        cell.replace(agent(&["*.test", "a.test"], None));
+        assert_eq!(both(), (allowed, refused(Answered::Synthetic)), "each level must allow");
+        cell.replace(agent(&[], None));
+        assert_eq!(both(), (refused(Answered::Synthetic), refused(Answered::Synthetic)));
+        let records = audit.records();
+        assert!(records.iter().all(|r| r.agent == ["agent".into()]), "{records:?}");
+    }
+}

@@ -41,8 +41,8 @@ pub enum WaitError {
     )]
     Closed(Duration),
     #[error(
-        "after {0:?} nothing holds this unit, not even closed: does an [[agent]] of \
-         /etc/egret/egret.toml name it? (systemd before 256 attaches BPFProgram= to a unit once)"
+        "after {0:?} nothing holds this unit, and it is not closed either: is egret.service running, \
+         and does an [[agent]] of /etc/egret/egret.toml name this unit?"
     )]
     Open(Duration),
     #[error("after {0:?} egret has no listener in this unit's network namespace")]
@@ -96,12 +96,9 @@ pub fn look() -> io::Result<Held> {
     if allowed(SockType::Raw, Some(SockProtocol::Icmp))? {
         return Ok(Held::Open);
     }
-    let asking = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|s| s.connect(RESOLVER));
-    match asking {
-        Ok(()) => Ok(Held::Served),
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(Held::Unserved),
-        Err(e) => Err(e),
-    }
+    let asking = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    // Refused, or no route to an address that was not replaced.
+    Ok(if asking.connect(RESOLVER).is_ok() { Held::Served } else { Held::Unserved })
 }
 
 fn allowed(kind: SockType, protocol: Option<SockProtocol>) -> io::Result<bool> {

@@ -43,7 +43,7 @@ attempt(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('203.0
             let refused = Kernel::load(&KernelOptions::default()).unwrap_err();
             assert!(matches!(refused, KernelError::NotPermitted(_)), "{refused}");
 
-            let feed = Feed::from_fds(fds, Duration::from_secs(3)).unwrap();
+            let feed = Feed::from_fds(fds, Duration::from_secs(60)).unwrap();
             let flow = feed.take_flow(&key).unwrap().expect("no flow");
             let dialled: SocketAddr = "203.0.113.5:443".parse().unwrap();
             assert_eq!(flow.original.0, dialled);

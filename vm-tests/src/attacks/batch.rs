@@ -2,7 +2,6 @@
 //! what crossed the link between its beginning and the next one's.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -11,9 +10,12 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::judge::Seen;
-use super::scene::{Place, Scene};
-use super::{Probe, Setup, Who};
-use crate::fixtures::{Egret, Running};
+use super::kinds::{Probe, Setup, Who};
+use super::scene::{Place, Scene, Where};
+use super::stage::{Stage, around};
+use super::visitors::{Handing, Knocking};
+use super::words::Words;
+use crate::fixtures::Running;
 
 /// For a whole batch on an emulated CPU.
 const LIMIT: Duration = Duration::from_secs(900);
@@ -23,6 +25,8 @@ static COUNT: AtomicUsize = AtomicUsize::new(0);
 /// What is to be run, and where.
 pub(super) struct Batch<'a> {
     pub(super) scene: &'a Scene,
+    /// Whose agent runs it, inside; outside, the daemon to aim at.
+    pub(super) stage: Option<&'a Stage<'a>>,
     pub(super) probes: &'a [&'a Probe],
     pub(super) setup: Setup,
     pub(super) who: Who,
@@ -33,15 +37,22 @@ impl Batch<'_> {
     /// Everything that was seen, by the probe's id.
     pub(super) fn run(&self) -> Result<BTreeMap<&'static str, Seen>> {
         let number = COUNT.fetch_add(1, Ordering::SeqCst);
-        let place = Place { inside: self.inside, who: self.who, number };
+        let at = match self.stage {
+            Some(stage) if self.inside => Where::Inside(stage.mode),
+            _ => Where::Outside,
+        };
+        let place = Place { at, who: self.who, number };
         let plan = self.plan(&place)?;
-        self.scene.side(self.inside).link.forget();
+        let link = &self.scene.side(at).link;
+        link.forget();
         let host_before = self.scene.host.reached();
-        let knocking = (self.setup == Setup::Knocked).then(|| self.scene.knock(self.inside));
+        let setup = |which| self.setup == which;
+        let knocking = setup(Setup::Knocked).then(|| Knocking::start(self.scene, &place));
+        let handing = setup(Setup::Late).then(|| Handing::start(self.scene, &place));
         let ended = Running::start(self.command(&plan))?.wait_within(LIMIT)?;
-        drop(knocking);
+        drop((knocking, handing));
         let host_reached = self.scene.host.reached() > host_before;
-        let mut packets = self.scene.side(self.inside).link.capture();
+        let mut packets = link.capture();
         if self.setup == Setup::Knocked {
             packets.clear(); // the machine's refusals to whoever knocks
         }
@@ -90,15 +101,13 @@ impl Batch<'_> {
     }
 
     fn plan(&self, place: &Place) -> Result<String> {
+        let words = Words { scene: self.scene, stage: self.stage, place };
         let items: Result<Vec<Value>> = self
             .probes
             .iter()
             .map(|probe| {
-                let args: Result<Vec<String>> = probe
-                    .args
-                    .split_whitespace()
-                    .map(|word| self.scene.word(word, place, probe.id))
-                    .collect();
+                let args: Result<Vec<String>> =
+                    probe.args.split_whitespace().map(|word| words.word(word, probe.id)).collect();
                 Ok(json!({ "id": probe.id, "call": probe.call, "args": args? }))
             })
             .collect();
@@ -107,44 +116,19 @@ impl Batch<'_> {
         Ok(path.display().to_string())
     }
 
-    /// The probes' program, inside egret or not, in the surroundings of every run.
+    /// The probes' program, as an agent or not, in the surroundings of every run.
     fn command(&self, plan: &str) -> Command {
         let scene = self.scene;
         let runner = scene.world.path("attack.py").display().to_string();
         let (settle, patience) = (scene.settle.to_string(), scene.patience.to_string());
         let words = ["python3", &runner, plan, &settle, &patience];
-        let uid = self.who.uid().to_string();
-        if !self.inside {
-            let mut command = around(scene, false, &uid);
-            command.args(words).current_dir("/");
-            command.env("ATTACK_TIMEOUT", scene.timeout.to_string());
-            return command;
-        }
-        wrapped(scene, &scene.egret(self.who, self.setup), &words)
-    }
-}
-
-/// `egret run …` in these surroundings.
-pub(super) fn wrapped(scene: &Scene, egret: &Egret<'_>, words: &[&str]) -> Command {
-    let inner = egret.command(words);
-    let mut command = around(scene, true, "-");
-    command.arg(inner.get_program()).args(inner.get_args());
-    for (name, value) in inner.get_envs() {
-        if let Some(value) = value {
-            command.env(name, value);
+        match self.stage {
+            Some(stage) if self.inside => stage.agent(self.who, self.setup, &words),
+            _ => {
+                let mut command = around(scene, Where::Outside);
+                command.arg("--uid").arg(self.who.uid().to_string()).arg("--").args(words);
+                command
+            }
         }
     }
-    command.current_dir(inner.get_current_dir().unwrap_or(Path::new("/")));
-    command
-}
-
-/// A mount namespace in which the resolver is the test's, with a socket from before as fd 9.
-fn around(scene: &Scene, inside: bool, uid: &str) -> Command {
-    let link = &scene.side(inside).link;
-    let mut command = Command::new("unshare");
-    command.args(["-m", "python3"]).arg(scene.world.path("attack_around.py"));
-    command.arg(scene.world.path("resolv.conf"));
-    command.arg(link.far4.to_string()).arg(link.canary4.udp.port().to_string());
-    command.arg(uid);
-    command
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Probe, Sign, Who};
+use super::kinds::{Known, Mode, Probe, Sign, Who};
 
 /// What was seen of one probe in one place.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +37,7 @@ pub(in crate::attacks) type Findings = BTreeMap<(&'static str, Who), Outcome>;
 /// The result of one probe.
 pub(in crate::attacks) fn outcome(
     probe: &Probe,
+    mode: Mode,
     who: Who,
     control: Option<&Seen>,
     inside: Option<&Seen>,
@@ -52,9 +53,9 @@ pub(in crate::attacks) fn outcome(
     }
     // A leak is a leak, whatever became of the control.
     if let Some(what) = through {
-        return match probe.stated_for_root {
-            Some(sentence) if who == Who::Root => Outcome::Stated(sentence),
-            _ => Outcome::Leaked(what),
+        return match probe.known(mode) {
+            Known::Through(whom, sentence) if whom.contains(&who) => Outcome::Stated(sentence),
+            Known::Through(..) | Known::Holds | Known::Absent(_) => Outcome::Leaked(what),
         };
     }
     if inside.said == "broken" {
@@ -101,10 +102,23 @@ fn words(seen: &Seen) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attacks::catalogue::probe;
+    use crate::attacks::catalogue::{ROOT, probe};
 
     fn seen(said: &str, packets: usize, control: bool) -> Seen {
         Seen { said: said.into(), control, packets: vec!["p".into(); packets], ..Seen::default() }
+    }
+
+    #[test]
+    fn what_is_known_of_one_mode_says_nothing_of_the_other() {
+        let probe = probe("a", "a", "", Sign::Done).in_attach(Known::Through(ROOT, "x"));
+        let inside = seen("done", 0, false);
+        let of = |mode, who| outcome(&probe, mode, who, None, Some(&inside));
+        assert_eq!(of(Mode::Attach, Who::Root), Outcome::Stated("x"));
+        for (mode, who) in
+            [(Mode::Attach, Who::User), (Mode::Run, Who::Root), (Mode::Run, Who::User)]
+        {
+            assert!(matches!(of(mode, who), Outcome::Leaked(_)), "{mode:?} {who:?}");
+        }
     }
 
     #[test]
@@ -119,6 +133,7 @@ mod tests {
         };
         let wire = probe("a", "a", "", Sign::Wire);
         let done = probe("a", "a", "", Sign::Done);
+        let through = done.in_run(Known::Through(ROOT, "x"));
         let inner = probe("a", "a", "", Sign::Inside);
         let mut dns = seen("refused", 2, false);
         dns.dns = 2;
@@ -138,15 +153,15 @@ mod tests {
                 seen("missing", 0, false),
                 "skipped",
             ),
-            (done.stated_for_root("x"), Who::Root, None, seen("done", 0, false), "stated"),
-            (done.stated_for_root("x"), Who::User, None, seen("done", 0, false), "leaked"),
+            (through, Who::Root, None, seen("done", 0, false), "stated"),
+            (through, Who::User, None, seen("done", 0, false), "leaked"),
             (inner, Who::Root, None, seen("refused", 0, true), "held"),
             (inner, Who::Root, None, seen("refused", 0, false), "skipped"),
             (wire.passes(), Who::Root, None, seen("sent", 1, false), "passed"),
             (wire.passes(), Who::Root, None, seen("sent", 0, false), "skipped"),
             (probe("a", "a", "", Sign::Dial), Who::User, Some(dns.clone()), dns, "skipped"),
         ] {
-            let got = outcome(&probe, who, control.as_ref(), Some(&inside));
+            let got = outcome(&probe, Mode::Run, who, control.as_ref(), Some(&inside));
             assert_eq!(kind(&got), expected, "{:?} {control:?} {inside:?}", probe.sign);
         }
     }

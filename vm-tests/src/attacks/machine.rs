@@ -1,5 +1,5 @@
 //! What stands in for the machine around an agent: services on Unix sockets, processes to aim at,
-//! and a setting without which a control could not succeed. Each is gone, or as it was, when dropped.
+//! and a setting without which a control could not succeed.
 
 use std::io::Write;
 use std::os::linux::net::SocketAddrExt;
@@ -11,29 +11,14 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::Result;
 
-use super::Who;
+use super::kinds::Who;
 use crate::fixtures::World;
 use crate::fixtures::link::Link;
+use crate::fixtures::netns::Namespace;
 
-/// Ping sockets for every group, so that their control can succeed; as it was when dropped.
-pub(super) struct PingGroups(Option<String>);
-
-const PING_GROUPS: &str = "/proc/sys/net/ipv4/ping_group_range";
-
-impl PingGroups {
-    pub(super) fn open() -> Self {
-        let before = std::fs::read_to_string(PING_GROUPS).ok();
-        let _ = std::fs::write(PING_GROUPS, "0 2147483647");
-        Self(before)
-    }
-}
-
-impl Drop for PingGroups {
-    fn drop(&mut self) {
-        if let Some(before) = &self.0 {
-            let _ = std::fs::write(PING_GROUPS, before);
-        }
-    }
+/// Ping sockets for every group of this network namespace, so that their control can succeed.
+pub(super) fn open_ping_groups() {
+    let _ = std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647");
 }
 
 /// A service of the machine on a Unix socket; it answers CANARY to whoever comes.
@@ -100,18 +85,18 @@ fn service(name: String) -> Service {
 pub(super) struct Victim(pub(super) Child);
 
 impl Victim {
-    pub(super) fn start(who: Who, link: &Link) -> Result<Self> {
+    pub(super) fn start(network: &Namespace, who: Who, link: &Link) -> Result<Self> {
         let script = "import socket, sys, time; s = socket.socket(2, 2); \
                       s.connect((sys.argv[2], int(sys.argv[3]))); time.sleep(3600)";
-        let child = Command::new("python3")
+        let mut command = Command::new("python3");
+        command
             .args(["-c", script, "egret-attack-victim", &link.far4.to_string()])
             .arg(link.canary4.udp.port().to_string())
             .stdin(Stdio::null())
             .current_dir("/")
             .uid(who.uid())
-            .gid(who.uid())
-            .spawn()?;
-        Ok(Self(child))
+            .gid(who.uid());
+        network.within(move || Ok(Self(command.spawn()?)))
     }
 }
 

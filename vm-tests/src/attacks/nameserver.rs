@@ -1,6 +1,6 @@
 //! A resolver at the far end of the link, which the machine and egret are given. It answers
-//! `a-HEX.…` and `aaaa-HEX.…` with the address that the label spells, and everything else with
-//! an empty answer.
+//! `a-HEX.…` and `aaaa-HEX.…` with the address that the label spells, `c-HEX.…` with an alias in
+//! another zone and the address of that, and everything else with an empty answer.
 
 use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
@@ -56,20 +56,38 @@ fn answer(query: &[u8]) -> Option<Vec<u8>> {
     let end = at + 5; // the end of the question: the root label, type and class
     let kind = u16::from_be_bytes([*query.get(at + 1)?, *query.get(at + 2)?]);
     let data = match (kind, label.split_once('-')) {
-        (1, Some(("a", hex))) => bytes(hex).filter(|b| b.len() == 4),
+        (1, Some(("a" | "c", hex))) => bytes(hex).filter(|b| b.len() == 4),
         (28, Some(("aaaa", hex))) => bytes(hex).filter(|b| b.len() == 16),
         _ => None,
     };
+    let alias = data.is_some() && label.starts_with("c-");
+    let answers = u8::from(data.is_some()) + u8::from(alias);
     let mut out = query.get(..2)?.to_vec();
-    out.extend([0x81, 0x80, 0, 1, 0, u8::from(data.is_some()), 0, 0, 0, 0]);
+    out.extend([0x81, 0x80, 0, 1, 0, answers, 0, 0, 0, 0]);
     out.extend(query.get(12..end)?);
+    // The answer is of the question's name, or of the alias, wherever in the message that stands.
+    let mut owner = vec![0xc0, 12];
+    if alias {
+        out.extend(&owner);
+        owner = ALIAS.to_vec();
+        out.extend(record(5, ALIAS));
+    }
     if let Some(data) = data {
-        out.extend([0xc0, 12]);
-        out.extend(kind.to_be_bytes());
-        out.extend([0, 1, 0, 0, 0, 60, 0, u8::try_from(data.len()).ok()?]);
-        out.extend(data);
+        out.extend(owner);
+        out.extend(record(kind, &data));
     }
     Some(out)
+}
+
+/// What `c-HEX` is an alias of.
+const ALIAS: &[u8] = b"\x06hidden\x06denied\x04test\0";
+
+/// Type, class, time to live and data.
+fn record(kind: u16, data: &[u8]) -> Vec<u8> {
+    let mut out = kind.to_be_bytes().to_vec();
+    out.extend([0, 1, 0, 0, 0, 60, 0, u8::try_from(data.len()).unwrap_or(0)]);
+    out.extend(data);
+    out
 }
 
 fn bytes(hex: &str) -> Option<Vec<u8>> {
@@ -79,7 +97,7 @@ fn bytes(hex: &str) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use super::answer;
+    use super::{ALIAS, answer};
 
     #[test]
     fn a_label_spells_its_answer() {
@@ -92,6 +110,9 @@ mod tests {
         };
         let yes = answer(&query("a-0a4d0001", 1)).unwrap();
         assert!(yes.ends_with(&[0, 4, 10, 77, 0, 1]) && yes[7] == 1);
+        let alias = answer(&query("c-0a4d0001", 1)).unwrap();
+        assert!(alias.ends_with(&[0, 4, 10, 77, 0, 1]) && alias[7] == 2);
+        assert!(alias.windows(ALIAS.len()).filter(|w| *w == ALIAS).count() == 2);
         for (label, kind) in [("a-0a4d0001", 28), ("a-0a4d", 1), ("www", 1), ("a-zz", 1)] {
             assert_eq!(answer(&query(label, kind)).unwrap()[7], 0, "{label}");
         }

@@ -1,21 +1,24 @@
-//! What the attacks are played on: a link that leads out, a resolver behind it, canaries, upstreams
-//! with good and bad certificates, services of the machine, and processes to aim at.
+//! What the attacks are played on: a stand-in for the host with links that lead out, a resolver
+//! behind each, canaries, upstreams with good and bad certificates, services of the machine, and
+//! processes to aim at.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
-use super::machine::{PingGroups, Service, Victim, services};
-use super::nameserver::Nameserver;
-use super::{Setup, Who};
-use crate::fixtures::agent::eventually;
+use super::kinds::{Mode, Who};
+use super::machine::{Service, open_ping_groups, services};
+use super::policy;
+use super::side::{RESOLVER, Side};
 use crate::fixtures::canary::Canary;
-use crate::fixtures::link::{Link, ip, within};
+use crate::fixtures::host::Host;
 use crate::fixtures::pki::Pki;
 use crate::fixtures::upstream::Upstream;
 use crate::fixtures::{Bench, Egret, Running, World};
@@ -24,26 +27,30 @@ use crate::needs::Need;
 const FILES: &[(&str, &str)] = &[
     ("attack.py", include_str!("../probes/attack.py")),
     ("attack_around.py", include_str!("../probes/attack_around.py")),
+    ("attack_flows.py", include_str!("../probes/attack_flows.py")),
+    ("attack_hosts.py", include_str!("../probes/attack_hosts.py")),
     ("attack_names.py", include_str!("../probes/attack_names.py")),
     ("attack_parts.py", include_str!("../probes/attack_parts.py")),
+    ("attack_slow.py", include_str!("../probes/attack_slow.py")),
     ("attack_sockets.py", include_str!("../probes/attack_sockets.py")),
     ("attack_system.py", include_str!("../probes/attack_system.py")),
+    ("attack_tickets.py", include_str!("../probes/attack_tickets.py")),
     ("attack_tls.py", include_str!("../probes/attack_tls.py")),
     ("attack_uring.py", include_str!("../probes/attack_uring.py")),
 ];
 
-/// The resolver's address, and where names lead that must not be dialled: all routed to the link.
-const RESOLVER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 53);
-const LURES4: &[&str] =
-    &["93.184.215.77", "10.77.0.1", "172.16.77.1", "192.168.77.1", "100.64.77.1", "169.254.77.7"];
-const LURES6: &[&str] = &["64:ff9b::c633:6401", "2002:c633:6401::1", "fd77::1"];
-
-/// Where the agent listens when somebody knocks.
-const KNOCKED: u16 = 47_011;
+/// Where something runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Where {
+    /// Ungoverned, as a control.
+    Outside,
+    /// As an agent of this mode.
+    Inside(Mode),
+}
 
 /// One run of a batch.
 pub(super) struct Place {
-    pub(super) inside: bool,
+    pub(super) at: Where,
     pub(super) who: Who,
     pub(super) number: usize,
 }
@@ -55,44 +62,21 @@ impl Place {
     }
 }
 
-/// A link of its own for the controls and another for the attacks: what is left of the first, late
-/// answers among it, is never counted for the second. Fields are dropped in order.
-pub(super) struct Side {
-    victims: Vec<(Who, Victim)>,
-    _nameserver: Nameserver,
-    pub(super) link: Link,
-    far_scoped: String,
-    index: u32,
-}
-
-impl Side {
-    fn new(has_ipv6: bool) -> Result<Self> {
-        let link = Link::up()?;
-        if has_ipv6 {
-            settled(&link)?;
-        }
-        let nameserver = nameserver(&link, has_ipv6)?;
-        let mut victims = Vec::new();
-        for who in Who::ALL {
-            victims.push((who, Victim::start(who, &link)?));
-        }
-        let far_scoped = scoped(&link).filter(|_| has_ipv6).unwrap_or_else(|| "fe80::1".into());
-        let index = nix::net::if_::if_nametoindex(link.device.as_str())?;
-        Ok(Self { victims, _nameserver: nameserver, link, far_scoped, index })
-    }
-}
-
 /// Fields are dropped in order.
 pub(super) struct Scene {
+    pki: Pki,
     pub(super) world: World,
-    policy: PathBuf,
+    policies: BTreeMap<Mode, PathBuf>,
     others: Vec<(&'static str, Upstream)>,
     services: Vec<Service>,
     /// On every address of the host.
     pub(super) host: Canary,
-    outside: Side,
-    inside: Side,
-    _pings: PingGroups,
+    /// On the one port of loopback that an attached agent may dial.
+    pub(super) local: Canary,
+    sides: BTreeMap<Where, Side>,
+    pub(super) machine: Rc<Host>,
+    /// A program that runs what it is given as root.
+    pub(super) setuid: PathBuf,
     pub(super) has_ipv6: bool,
     /// Seconds: what a probe waits for an answer, between two probes, and for a probe.
     pub(super) timeout: f64,
@@ -100,46 +84,59 @@ pub(super) struct Scene {
     pub(super) patience: f64,
 }
 
+/// What stands inside the stand-in's network.
+struct Inner {
+    pki: Pki,
+    world: World,
+    others: Vec<(&'static str, Upstream)>,
+    services: Vec<Service>,
+    host: Canary,
+    local: Canary,
+}
+
 impl Scene {
-    pub(super) fn new(bench: &Bench) -> Result<Self> {
-        let world = World::new(bench)?;
+    pub(super) fn new(bench: &Bench, modes: &[Mode]) -> Result<Self> {
+        let has_ipv6 = Need::Ipv6.is_met();
+        let network = Host::network()?;
+        let for_inner = bench.clone();
+        let inner = network.within(move || Inner::new(&for_inner, has_ipv6))?;
+        let Inner { pki, world, others, services, host, local } = inner;
         for (name, text) in FILES {
             world.write(name, text)?;
         }
-        let has_ipv6 = Need::Ipv6.is_met();
-        world.write(
+        let resolv_conf = world.write(
             "resolv.conf",
             &format!("nameserver {RESOLVER}\noptions attempts:1 timeout:1\n"),
         )?;
-        let pki = Pki::new(&["api.test"])?;
-        let files = world.path("files");
-        let mut others = Vec::new();
-        for (name, config) in [
-            ("expired.test", pki.other(&["expired.test"], true)?),
-            ("wrong.test", pki.other(&["another.test"], false)?),
-            ("odd.test", pki.other(&["odd.test"], false)?),
-            ("unknown.test", Pki::new(&["unknown.test"])?.server()),
-        ] {
-            others.push((name, Upstream::start(Some(config), files.clone())?));
+        let machine = Rc::new(Host::new(network, &resolv_conf)?);
+        let setuid = world.path("as-root");
+        std::fs::copy("/usr/bin/env", &setuid)?;
+        std::fs::set_permissions(&setuid, PermissionsExt::from_mode(0o4755))?;
+        let mut policies = BTreeMap::new();
+        let mut sides = BTreeMap::new();
+        sides.insert(Where::Outside, Side::new(&machine, &world, has_ipv6)?);
+        for mode in modes {
+            let policy = policy::main(&world, *mode, &others, local.tcp.port())?;
+            policies.insert(*mode, policy);
+            sides.insert(Where::Inside(*mode), Side::new(&machine, &world, has_ipv6)?);
         }
-        let policy = policy(&world, &others, &pki.ca_pem)?;
-        let any: IpAddr =
-            if has_ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
-        let host = Canary::start(any, 0)?;
-        let services = services(&world);
         // An emulated CPU takes ten times as long.
         let slow = if speed() > Duration::from_millis(800) { 5.0 } else { 1.0 };
-        // The state folder is there from now on; and where egret cannot run, it says why here.
-        Running::start(Egret::new(&world, &policy).command(&["true"]))?.wait()?.expect(0)?;
+        if let Some(policy) = policies.get(&Mode::Run) {
+            // The state folder is there from now on; and where egret cannot run, it says why here.
+            Running::start(Egret::new(&world, policy).command(&["true"]))?.wait()?.expect(0)?;
+        }
         Ok(Self {
+            pki,
             world,
-            policy,
+            policies,
             others,
             services,
             host,
-            outside: Side::new(has_ipv6)?,
-            inside: Side::new(has_ipv6)?,
-            _pings: PingGroups::open(),
+            local,
+            sides,
+            machine,
+            setuid,
             has_ipv6,
             timeout: 0.6 * slow,
             settle: 0.03 * slow,
@@ -147,33 +144,23 @@ impl Scene {
         })
     }
 
-    /// The side on which a probe runs.
-    pub(super) fn side(&self, inside: bool) -> &Side {
-        if inside { &self.inside } else { &self.outside }
+    /// The side on which something runs.
+    pub(super) fn side(&self, at: Where) -> &Side {
+        &self.sides[&at]
     }
 
-    /// Lead the lures and the resolver over one side's link; they go with its device.
-    pub(super) fn lead(&self, inside: bool) -> Result<()> {
-        let link = &self.side(inside).link;
-        let (via, resolver) = (link.far4.to_string(), RESOLVER.to_string());
-        for lure in LURES4.iter().copied().chain([resolver.as_str()]) {
-            let route = ["route", "replace", lure, "via", &via, "dev", &link.device];
-            ip(&route)?;
-        }
-        let via = link.far6.to_string();
-        for lure in LURES6.iter().filter(|_| self.has_ipv6) {
-            ip(&["-6", "route", "replace", lure, "via", &via, "dev", &link.device])?;
-        }
-        Ok(())
+    /// Lead the lures and the resolver over one side's link.
+    pub(super) fn lead(&self, at: Where) -> Result<()> {
+        self.side(at).lead(self.has_ipv6)
     }
 
-    /// `egret run` with the scene's policy.
-    pub(super) fn egret(&self, who: Who, setup: Setup) -> Egret<'_> {
-        let uid = who.uid();
-        let egret = Egret::new(&self.world, &self.policy)
-            .user(&format!("{uid}:{uid}"))
-            .env("ATTACK_TIMEOUT", &self.timeout.to_string());
-        if setup == Setup::Uring { egret.option("--allow-io-uring") } else { egret }
+    /// The policy of the agent there; outside, where it only names a file, any.
+    pub(super) fn policy(&self, at: Where) -> &Path {
+        let of = match at {
+            Where::Inside(mode) => self.policies.get(&mode),
+            Where::Outside => self.policies.values().next(),
+        };
+        of.map_or(Path::new("/dev/null"), PathBuf::as_path)
     }
 
     /// The targets of all requests that any upstream saw.
@@ -182,84 +169,52 @@ impl Scene {
         all.flat_map(Upstream::seen).map(|s| s.target).collect()
     }
 
-    /// A word of a probe's arguments.
-    pub(super) fn word(&self, word: &str, place: &Place, id: &str) -> Result<String> {
-        let Some(name) = word.strip_prefix('$') else { return Ok(word.to_owned()) };
-        let side = self.side(place.inside);
-        let link = &side.link;
-        if let Some(host) = name.strip_prefix("dial:") {
-            return Ok(if place.inside { "-".into() } else { self.upstream(host)?.to_string() });
-        }
-        if let Some(service) = name.strip_prefix("service:") {
-            let at = service.parse::<usize>()?;
-            return Ok(self.services.get(at).context("a service")?.name.clone());
-        }
-        if let Some((host, port)) = name.split_once(':') {
-            let host = self.word(&format!("${host}"), place, id)?;
-            return Ok(format!("{host}:{}", self.word(port, place, id)?));
-        }
-        Ok(match name {
-            "far4" => link.far4.to_string(),
-            "far6" => link.far6.to_string(),
-            "tcp4" => link.canary4.tcp.port().to_string(),
-            "udp4" => link.canary4.udp.port().to_string(),
-            "tcp6" => link.canary6.tcp.port().to_string(),
-            "udp6" => link.canary6.udp.port().to_string(),
-            "broadcast" => Ipv4Addr::from(u32::from(link.far4) + 1).to_string(),
-            "dev" => link.device.clone(),
-            "index" => side.index.to_string(),
-            "scoped" => side.far_scoped.clone(),
-            "host" => self.host.tcp.port().to_string(),
-            "knocked" => KNOCKED.to_string(),
-            "resolver" => RESOLVER.to_string(),
-            "mark" => place.mark(id),
-            "victim" => {
-                let of = side.victims.iter().find(|(who, _)| *who == place.who);
-                of.context("a victim")?.1.0.id().to_string()
-            }
-            "policy" => self.policy.display().to_string(),
-            "state" => self.world.state().display().to_string(),
-            "beside-egret" => format!("{}.attack", self.world.bench.egret.display()),
-            _ => bail!("the scene has no ${name}"),
-        })
-    }
-
-    fn upstream(&self, host: &str) -> Result<SocketAddr> {
+    /// Where the upstream of this name is.
+    pub(super) fn upstream(&self, host: &str) -> SocketAddr {
         let other = self.others.iter().find(|(name, _)| *name == host);
-        Ok(other.map_or(self.world.https.address, |(_, u)| u.address))
+        other.map_or(self.world.https.address, |(_, u)| u.address)
     }
 
-    /// Somebody far away who wants to talk to the agent, until it is dropped.
-    pub(super) fn knock(&self, inside: bool) -> Knocking {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, near) = (stop.clone(), self.side(inside).link.near4);
-        let namespace = self.side(inside).link.namespace().to_owned();
-        let thread = std::thread::spawn(move || {
-            let _ = within(&namespace, move || {
-                let to = SocketAddr::new(near.into(), KNOCKED);
-                while !stopped.load(Ordering::SeqCst) {
-                    let _ = TcpStream::connect_timeout(&to, Duration::from_millis(200));
-                    std::thread::sleep(Duration::from_millis(50));
-                }
-                Ok(())
-            });
-        });
-        Knocking { stop, thread: Some(thread) }
+    /// A server that a policy of the scene trusts.
+    pub(super) fn good_server(&self, names: &[&str]) -> Result<Arc<rustls::ServerConfig>> {
+        self.pki.other(names, false)
+    }
+
+    pub(super) fn service(&self, at: usize) -> Result<String> {
+        Ok(self.services.get(at).context("a service")?.name.clone())
     }
 }
 
-/// Ends when it is dropped.
-pub(super) struct Knocking {
-    stop: Arc<AtomicBool>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Drop for Knocking {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+impl Inner {
+    /// In the calling thread's network namespace.
+    fn new(bench: &Bench, has_ipv6: bool) -> Result<Self> {
+        let world = World::new(bench)?;
+        let pki = Pki::new(&["api.test"])?;
+        world.write("more-ca.pem", &pki.ca_pem)?;
+        // Early data, which the control must see accepted.
+        let mut early = rustls::ServerConfig::clone(&*pki.other(&["early.test"], false)?);
+        early.max_early_data_size = 16 << 10;
+        // A session's CA has its key in memory only; this one has its name.
+        let own = Pki::named(&format!("egret {}", world.name), "egret", &["own.test"])?;
+        let files = world.path("files");
+        let mut others = Vec::new();
+        for (name, config) in [
+            ("expired.test", pki.other(&["expired.test"], true)?),
+            ("wrong.test", pki.other(&["another.test"], false)?),
+            ("odd.test", pki.other(&["odd.test"], false)?),
+            ("early.test", Arc::new(early)),
+            ("unknown.test", Pki::new(&["unknown.test"])?.server()),
+            ("own.test", own.server()),
+        ] {
+            others.push((name, Upstream::start(Some(config), files.clone())?));
         }
+        let any: IpAddr =
+            if has_ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+        let host = Canary::start(any, 0)?;
+        let local = Canary::start(Ipv4Addr::LOCALHOST.into(), 0)?;
+        open_ping_groups();
+        let services = services(&world);
+        Ok(Self { pki, world, others, services, host, local })
     }
 }
 
@@ -268,70 +223,4 @@ fn speed() -> Duration {
     let started = std::time::Instant::now();
     let _ = Command::new("python3").args(["-c", "import ssl, json"]).status();
     started.elapsed()
-}
-
-/// The resolver at the far end, and there the lures, which answer that nobody listens.
-fn nameserver(link: &Link, has_ipv6: bool) -> Result<Nameserver> {
-    let (ns, resolver) = (link.namespace(), RESOLVER.to_string());
-    for address in LURES4.iter().copied().chain([resolver.as_str()]) {
-        ip(&["-n", ns, "addr", "add", &format!("{address}/32"), "dev", "lo"])?;
-    }
-    for address in LURES6.iter().filter(|_| has_ipv6) {
-        ip(&["-n", ns, "addr", "add", &format!("{address}/128"), "dev", "lo"])?;
-    }
-    within(ns, || Nameserver::start(RESOLVER.into()))
-}
-
-/// Wait until both ends may use their link-local addresses.
-fn settled(link: &Link) -> Result<()> {
-    let tentative = |args: &[&str]| {
-        let end = ["-6", "-o", "addr", "show", "tentative"];
-        let out = Command::new("ip").args(args).args(end).output();
-        out.is_ok_and(|out| !out.stdout.is_empty())
-    };
-    eventually("the link's addresses are no longer tentative", || {
-        !tentative(&["-n", link.namespace()]) && !tentative(&[])
-    })
-}
-
-/// The link-local address at the far end.
-fn scoped(link: &Link) -> Option<String> {
-    let args = ["-n", link.namespace(), "-6", "-o", "addr", "show", "scope", "link"];
-    let out = Command::new("ip").args(args).output().ok()?;
-    let text = String::from_utf8_lossy(&out.stdout).into_owned();
-    let words = text.split_whitespace().find(|w| w.starts_with("fe80:"))?;
-    Some(words.split('/').next()?.to_owned())
-}
-
-fn policy(world: &World, others: &[(&str, Upstream)], ca: &str) -> Result<PathBuf> {
-    let more = world.write("more-ca.pem", ca)?;
-    let resolve: Vec<String> =
-        others.iter().map(|(name, u)| format!("\"{name}\" = \"{}\"", u.address)).collect();
-    let usual = world.resolve();
-    let usual = usual.trim().trim_end_matches('}');
-    let https = world.https.address;
-    let rule = |name: &str, hosts: &str, more: &str| {
-        format!("[[rule]]\nname = \"{name}\"\naction = \"allow\"\nhosts = [{hosts}]\n{more}\n\n")
-    };
-    let text = format!(
-        "version = 1\nname = \"{}\"\n\n{}\n\
-         [credentials.bad]\nsecret = \"env:E2E_TOKEN\"\nbearer = true\n\
-         hosts = [\"expired.test\", \"wrong.test\", \"unknown.test\"]\n\n{}{}{}{}{}\
-         [upstream]\nca = [\"{}\", \"{}\"]\n{usual}, {}, \"pass.test\" = \"{https}\" }}\n",
-        world.name,
-        world.rules(),
-        rule("lures", "\"*.lure.test\"", "protocol = \"http\""),
-        rule("wild", "\"**.wild.test\"", "protocol = \"https\""),
-        rule("pass", "\"pass.test\"", "protocol = \"tls\""),
-        rule("odd", "\"odd.test\"", "protocol = \"https\""),
-        rule(
-            "bad certificates",
-            "\"expired.test\", \"wrong.test\", \"unknown.test\"",
-            "protocol = \"https\"\ncredentials = [\"bad\"]"
-        ),
-        world.path("ca.pem").display(),
-        more.display(),
-        resolve.join(", "),
-    );
-    world.write("attacks.toml", &text)
 }

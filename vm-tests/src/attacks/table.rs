@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::judge::{Findings, Outcome};
-use super::{Attack, Mode, Who};
+use super::kinds::{Attack, Known, Mode, Note, Who};
 
 /// What one line of the catalogue came to.
 pub(super) struct Line {
@@ -12,7 +12,9 @@ pub(super) struct Line {
     mode: Mode,
     cells: Vec<(Who, Cell)>,
     stated: Vec<&'static str>,
-    not_yet: &'static [&'static str],
+    not_yet: Vec<&'static str>,
+    /// Probes that make no sense in this mode, and why.
+    absent: Vec<(&'static str, &'static str)>,
 }
 
 /// One line for one user.
@@ -26,17 +28,25 @@ struct Cell {
 
 impl Line {
     pub(super) fn of(attack: &Attack, mode: Mode, findings: &Findings) -> Self {
-        let mut stated: Vec<&'static str> = attack.stated.to_vec();
+        let here = |notes: &'static [Note]| -> Vec<&'static str> {
+            notes.iter().filter(|n| n.modes.contains(&mode)).map(|n| n.text).collect()
+        };
+        let mut stated = here(attack.stated);
         let cells = Who::ALL
             .iter()
             .map(|who| {
-                let cell = Cell::of(attack, *who, findings, &mut stated);
+                let cell = Cell::of(attack, mode, *who, findings, &mut stated);
                 (*who, cell)
             })
             .collect();
         stated.dedup();
-        let Attack { number, title, not_yet, .. } = attack;
-        Self { number: *number, title, mode, cells, stated, not_yet }
+        let absent = attack.probes.iter().filter_map(|p| match p.known(mode) {
+            Known::Absent(why) => Some((p.id, why)),
+            Known::Holds | Known::Through(..) => None,
+        });
+        let absent = absent.collect();
+        let (number, title, not_yet) = (attack.number, attack.title, here(attack.not_yet));
+        Self { number, title, mode, cells, stated, not_yet, absent }
     }
 
     pub(super) fn has_leak(&self) -> bool {
@@ -62,12 +72,15 @@ impl Line {
 
     /// One object on one line.
     pub(super) fn json(&self) -> Value {
+        let absent = self.absent.iter();
+        let absent: Value = absent.map(|(id, why)| json!({ "probe": id, "why": why })).collect();
         let mut line = json!({
             "line": self.number,
             "title": self.title,
-            "mode": match self.mode { Mode::Run => "run" },
+            "mode": self.mode.name(),
             "stated": self.stated,
             "not_yet": self.not_yet,
+            "absent": absent,
         });
         for (who, cell) in &self.cells {
             let pairs = |pairs: &[(&'static str, String)]| -> Value {
@@ -85,17 +98,25 @@ impl Line {
 }
 
 impl Cell {
-    fn of(attack: &Attack, who: Who, findings: &Findings, stated: &mut Vec<&'static str>) -> Self {
+    fn of(
+        attack: &Attack,
+        mode: Mode,
+        who: Who,
+        findings: &Findings,
+        stated: &mut Vec<&'static str>,
+    ) -> Self {
         let mut cell = Self::default();
         let found = |id| findings.get(&(id, who));
         // A control inside that failed takes the line's other probes with it.
-        let failed = attack.probes.iter().filter(|p| p.passes).find_map(|p| match found(p.id) {
+        let present = || attack.probes.iter().filter(|p| !p.is_absent(mode));
+        let failed = present().filter(|p| p.passes).find_map(|p| match found(p.id) {
             Some(Outcome::Passed) => None,
             Some(Outcome::Skipped(why)) => Some(format!("{}: {why}", p.id)),
             other => Some(format!("{}: {other:?}", p.id)),
         });
-        let ids = attack.probes.iter().filter(|p| !p.passes).map(|p| p.id);
-        for id in ids.chain(attack.specials.iter().map(|s| s.id)) {
+        let ids = present().filter(|p| !p.passes).map(|p| p.id);
+        let specials = attack.specials.iter().filter(|s| s.modes.contains(&mode)).map(|s| s.id);
+        for id in ids.chain(specials) {
             match found(id) {
                 Some(Outcome::Leaked(what)) => cell.leaked.push((id, what.clone())),
                 Some(Outcome::Stated(sentence)) => {

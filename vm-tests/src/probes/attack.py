@@ -1,7 +1,8 @@
 """Runs a list of attacks, one forked child each, and prints one JSON line per attack.
 
 The plan is JSON: [{"id": …, "call": …, "args": […]}, …]. Outside egret this is the control,
-inside it is the attack; the words are the same. Standard library only.
+inside it is the attack; the words are the same. `attack.py one CALL ARGS…` runs a single one in
+this process. Standard library only.
 """
 
 import errno
@@ -15,13 +16,27 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from attack_parts import Missing, Said  # noqa: E402
+import attack_flows  # noqa: E402
+import attack_hosts  # noqa: E402
 import attack_names  # noqa: E402
+import attack_slow  # noqa: E402
 import attack_sockets  # noqa: E402
 import attack_system  # noqa: E402
+import attack_tickets  # noqa: E402
 import attack_tls  # noqa: E402
 import attack_uring  # noqa: E402
 
-MODULES = (attack_sockets, attack_names, attack_tls, attack_system, attack_uring)
+MODULES = (
+    attack_sockets,
+    attack_names,
+    attack_tls,
+    attack_tickets,
+    attack_system,
+    attack_hosts,
+    attack_uring,
+    attack_flows,
+    attack_slow,
+)
 # What a kernel says that lacks something.
 LACKS = {
     errno.EAFNOSUPPORT,
@@ -91,7 +106,15 @@ def one(item, patience):
     return json.loads(data)
 
 
+def single(call, args):
+    said, detail, control = attempt(call, args)
+    print(json.dumps({"said": said, "detail": detail, "control": control}), flush=True)
+
+
 def main():
+    if sys.argv[1] == "one":
+        single(sys.argv[2], sys.argv[3:])
+        return
     plan, settle, patience = sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
     with open(plan) as f:
         items = json.load(f)

@@ -2,10 +2,14 @@
 
 import base64
 import os
+import select
+import shutil
 import socket
 import struct
+import subprocess
+import time
 
-from attack_parts import TIMEOUT, Said, family
+from attack_parts import TIMEOUT, Missing, Said, family
 from attack_tls import fetch
 
 
@@ -76,6 +80,34 @@ def tunnel(suffix):
         if not isinstance(said, Said) or said.kind == "done":
             wins.append(str(kind))
     return Said("done" if wins else "refused", f"answered: {wins}")
+
+
+def session(words, sign):
+    """A client of a tunnel; `done` if it says that it has a session."""
+    if not shutil.which(words[0]):
+        raise Missing(f"no {words[0]}")
+    client = subprocess.Popen(
+        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    data, end = b"", time.monotonic() + TIMEOUT * 8
+    while sign.encode() not in data and time.monotonic() < end:
+        if select.select([client.stdout], [], [], 0.1)[0]:
+            more = os.read(client.stdout.fileno(), 4096)
+            if not more:
+                break
+            data += more
+    client.kill()
+    last = data.decode(errors="replace").strip().splitlines()[-1:]
+    return Said("done" if sign.encode() in data else "refused", " ".join(last))
+
+
+def iodine(server, domain):
+    words = ["iodine", "-f", "-r", "-P", "attack", "-T", "TXT", "-m", "200", server, domain]
+    return session(words, "Connection setup complete")
+
+
+def dns2tcp(server, domain):
+    return session(["dns2tcpc", "-z", domain, server], "Available connection")
 
 
 ODD_MESSAGES = [

@@ -19,6 +19,21 @@ def tcp(host, port):
     return heard(s)
 
 
+def own_loopback():
+    """The agent's own server on loopback, by TCP and by UDP."""
+    server = socket.create_server(("127.0.0.1", 0))
+    s = socket.create_connection(server.getsockname(), TIMEOUT)
+    peer, _ = server.accept()
+    peer.send(b"CANARY")
+    box = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    box.bind(("127.0.0.1", 0))
+    u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    u.sendto(b"CANARY", box.getsockname())
+    box.settimeout(TIMEOUT)
+    got = (s.recv(10), box.recv(10))
+    return "done" if got == (b"CANARY", b"CANARY") else Said("refused", str(got))
+
+
 def tcp_scoped(host, port, scope):
     s = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
     s.settimeout(TIMEOUT)
@@ -253,6 +268,52 @@ def used_fd(number):
     return "sent"
 
 
+def handed_fd(ask, path):
+    """A socket that a program of the machine hands out on a Unix socket; it makes that socket when
+    this has begun."""
+    with open(ask, "a"):
+        pass
+    end = time.monotonic() + TIMEOUT * 3
+    while True:
+        s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        s.settimeout(TIMEOUT)
+        try:
+            s.connect("\0" + path[1:] if path.startswith("@") else path)
+            break
+        except (FileNotFoundError, ConnectionRefusedError):
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.02)
+    _, fds, _, _ = socket.recv_fds(s, 16, 1)
+    return used_fd(fds[0])
+
+
+def held_sockets(host, tcp_port, udp_port, ready, go):
+    """Sockets that are open already when their process becomes an agent's."""
+    t = socket.create_connection((host, int(tcp_port)), TIMEOUT)
+    u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    u.connect((host, int(udp_port)))
+    unconnected = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    answered = t.recv(10).startswith(b"CANARY")
+    u.send(PAYLOAD)
+    with open(ready, "w") as f:
+        f.write("1")
+    while not os.path.exists(go):
+        time.sleep(0.02)
+    for _ in range(3):
+        for send in (
+            lambda: t.send(PAYLOAD),
+            lambda: u.send(PAYLOAD),
+            lambda: unconnected.sendto(PAYLOAD, (host, int(udp_port))),
+        ):
+            try:
+                send()
+            except OSError:
+                pass
+        time.sleep(0.05)
+    return Said("sent", "", answered)
+
+
 def listeners():
     """(family, port) of every TCP socket that listens here."""
     found = []
@@ -275,9 +336,12 @@ def loopbacks(kind):
     return ["::1", "::"]
 
 
-def take_port():
-    """Bind the interceptor's ports. Its control: another port can be bound in the same way."""
+def take_port(ports):
+    """Bind the interceptor's ports, `all` that listen here or these. Its control: another port can
+    be bound in the same way."""
     taken, wins, own = listeners(), [], 0
+    if ports != "all":
+        taken = [(kind, port) for kind, port in taken if str(port) in ports.split(",")]
     if not taken:
         raise Missing("nothing listens here")
     for kind, port in taken + [(socket.AF_INET, 0)]:
@@ -298,9 +362,9 @@ def take_port():
     return Said("done" if wins else "refused", " ".join(wins), own == 3)
 
 
-def dial_interceptor():
+def dial_interceptor(*allowed):
     """Connect straight to each listener. Its control: the agent's own listener answers."""
-    others = listeners()
+    others = [(kind, port) for kind, port in listeners() if str(port) not in allowed]
     own = socket.socket()
     own.bind(("0.0.0.0", 0))
     own.listen()
@@ -321,6 +385,54 @@ def dial_interceptor():
                 pass
             s.close()
     return Said("done" if wins else "refused", " ".join(wins), control == 3)
+
+
+def dial_ports(ports, name, path):
+    """Another agent's interceptor, by ports that listened elsewhere: connect, and where that
+    works, ask it for what only the other may have."""
+    wins = []
+    for port in ports.split(","):
+        for host in ("127.0.0.1", "::1", "0.0.0.0"):
+            try:
+                s = socket.create_connection((host, int(port)), TIMEOUT)
+            except OSError:
+                continue
+            wins.append(f"{host}:{port}")
+            try:
+                s.sendall(f"GET {path} HTTP/1.1\r\nHost: {name}\r\n\r\n".encode())
+                s.recv(100)
+            except OSError:
+                pass
+    return Said("done" if wins else "refused", " ".join(wins))
+
+
+def take_ports(ports):
+    """Bind these, whoever had them before."""
+    wins = []
+    for port in ports.split(","):
+        for kind, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+            s = socket.socket(kind, socket.SOCK_STREAM)
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                s.bind((host, int(port)))
+                s.listen()
+                wins.append(f"{host}:{port}")
+            except OSError:
+                pass
+    return Said("done" if wins else "refused", " ".join(wins))
+
+
+def answer_unbound(told):
+    """The same with a port that the kernel chooses, which no bind asks for."""
+    s = socket.socket()
+    s.listen()
+    with open(told, "w") as f:
+        f.write(str(s.getsockname()[1]))
+    s.settimeout(TIMEOUT * 2)
+    peer, _ = s.accept()
+    peer.send(b"FROM THE AGENT")
+    time.sleep(0.1)
+    return "done"
 
 
 def answer_inbound(port):

@@ -1,13 +1,16 @@
 """Attacks on what stands around the sockets: cgroups, namespaces, processes, files."""
 
 import ctypes
+import fcntl
 import os
 import socket
 import struct
-import subprocess
+import time
 
-from attack_parts import LIBC, Missing, Said, check
+from attack_hosts import started
+from attack_parts import LIBC, TIMEOUT, Said, check
 from attack_sockets import tcp, used_fd
+from attack_tls import fetch
 
 MARK = "egret-attack-victim"
 NEWUSER, NEWNET, NEWNS, NEWCGROUP = 0x10000000, 0x40000000, 0x00020000, 0x02000000
@@ -26,7 +29,9 @@ def other_cgroup(host, port):
     """Move to the root cgroup, or to any other, and dial from there."""
     moved = []
     for root in cgroups():
-        for path in [root] + [e.path for e in os.scandir(root) if e.is_dir()]:
+        # Another agent's group would be no way out.
+        others = [e.path for e in os.scandir(root) if e.is_dir() and "egret" not in e.name]
+        for path in [root] + others:
             try:
                 with open(os.path.join(path, "cgroup.procs"), "w") as f:
                     f.write(str(os.getpid()))
@@ -41,7 +46,7 @@ def nested_cgroup(host, port):
     """Make a group below one's own, enter it, and dial from there."""
     with open("/proc/self/cgroup") as f:
         own = next(l.strip()[3:] for l in f if l.startswith("0::"))
-    made = None
+    made, why = None, ""
     for root in cgroups():
         path = os.path.join(root, own.lstrip("/"), f"attack-{os.getpid()}")
         try:
@@ -49,10 +54,13 @@ def nested_cgroup(host, port):
             made = path
             with open(os.path.join(path, "cgroup.procs"), "w") as f:
                 f.write(str(os.getpid()))
-        except OSError:
-            pass
+            break
+        except OSError as error:
+            why = str(error)
     try:
-        return tcp(host, port)
+        said = tcp(host, port)
+        kind = said.kind if isinstance(said, Said) else said
+        return Said(kind, f"from {made or why}")
     finally:
         if made:
             with open(os.path.join(os.path.dirname(made), "cgroup.procs"), "w") as f:
@@ -66,6 +74,35 @@ def unshared(host, port):
     return tcp(host, port)
 
 
+def new_network(host, port, dial):
+    """A network namespace of one's own has no interceptor yet: nothing may get out; and as soon as
+    it has one (its control), it is as closed and as open as the other."""
+    check(LIBC.unshare(NEWUSER | NEWNET))
+    loopback_up()
+    began, wins = time.monotonic(), []
+    while True:
+        try:
+            said = tcp(host, port)
+            if said == "reached":
+                wins.append("the canary")
+        except OSError:
+            pass
+        try:
+            served = fetch(dial, "api.test", "GET", "/new-network")[0] == 200
+        except OSError:
+            served = False
+        took = time.monotonic() - began
+        if served or took > TIMEOUT * 15:
+            break
+        time.sleep(0.05)
+    return Said("done" if wins else "refused", f"{wins} served: {served} after {took:.1f} s", served)
+
+
+def loopback_up():
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    fcntl.ioctl(s, 0x8914, struct.pack("16sH14s", b"lo", 0x1 | 0x40, b""))
+
+
 def entered(pid, host, port):
     """In the network namespace of a process of the host."""
     fd = os.open(f"/proc/{victim(pid)}/ns/net", os.O_RDONLY)
@@ -74,14 +111,12 @@ def entered(pid, host, port):
 
 
 def by_sudo(host, port):
-    here = os.path.join(os.path.dirname(os.path.abspath(__file__)), "probe.py")
-    try:
-        done = subprocess.run(
-            ["sudo", "-n", "python3", here, "tcp", host, port], capture_output=True, timeout=10
-        )
-    except FileNotFoundError:
-        raise Missing("no sudo")
-    return Said("sent", (done.stdout + done.stderr).decode(errors="replace"))
+    return started(["sudo", "-n"], host, port)
+
+
+def by_setuid(program, host, port):
+    """A program that runs what it is given as its owner, root."""
+    return started([program], host, port)
 
 
 def pidfd(pid, number):
@@ -115,6 +150,19 @@ def traces(pid):
 
 def memory(pid):
     with open(f"/proc/{victim(pid)}/mem", "rb"):
+        return "done"
+
+
+def memory_as_its_user(pid, place):
+    """The memory of a process of another user, after becoming that user; a control stays root."""
+    with open(f"/proc/{pid}/status") as f:
+        words = [line.split() for line in f]
+    uid, gid = (next(int(w[1]) for w in words if w and w[0] == n) for n in ("Uid:", "Gid:"))
+    if place == "inside" and os.getuid() == 0:
+        os.setgroups([])
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+    with open(f"/proc/{pid}/mem", "rb"):
         return "done"
 
 
@@ -165,6 +213,14 @@ def creates(path):
     with open(path, "x"):
         pass
     os.unlink(path)
+    return "done"
+
+
+def makes_folder(path):
+    """Where the kernel's objects are pinned: who can make a folder there can remove a pin too."""
+    name = os.path.join(path, f"attack-{os.getpid()}")
+    os.mkdir(name)
+    os.rmdir(name)
     return "done"
 
 

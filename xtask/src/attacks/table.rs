@@ -1,26 +1,21 @@
-//! Pure: the table of attacks as text, as Markdown between two markers, and compared with the one
-//! that was there.
+//! Pure: the results of the attacks, as text for a terminal.
 
-use std::collections::BTreeMap;
-
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::Value;
 
-const BEGIN: &str = "<!-- attacks: begin -->\n";
-const END: &str = "<!-- attacks: end -->\n";
-const USERS: [&str; 2] = ["uid1000", "uid0"];
+pub(super) const USERS: [&str; 2] = ["uid1000", "uid0"];
 
 /// How many probes of one line, for one user, ended how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Cell {
-    leaked: u32,
-    held: u32,
-    stated: u32,
-    skipped: u32,
+    pub(super) leaked: u32,
+    pub(super) held: u32,
+    pub(super) stated: u32,
+    pub(super) skipped: u32,
 }
 
 impl Cell {
-    fn text(self) -> String {
+    pub(super) fn text(self) -> String {
         let Self { leaked, held, stated, skipped } = self;
         let parts: Vec<String> =
             [("LEAKED", leaked), ("held", held), ("stated", stated), ("skipped", skipped)]
@@ -31,7 +26,7 @@ impl Cell {
         if parts.is_empty() { "not yet".to_owned() } else { parts.join(", ") }
     }
 
-    fn read(text: &str) -> Option<Self> {
+    pub(super) fn read(text: &str) -> Option<Self> {
         let mut cell = Self::default();
         if text == "not yet" {
             return Some(cell);
@@ -57,28 +52,35 @@ impl Cell {
     }
 }
 
-/// One line of the catalogue.
+/// One line of the catalogue in one mode.
+#[derive(Clone)]
 pub(super) struct Line {
-    number: u64,
-    title: String,
-    cells: [Cell; 2],
+    pub(super) mode: String,
+    pub(super) number: u64,
+    pub(super) title: String,
+    pub(super) cells: [Cell; 2],
     /// (`LEAKED` or `skipped`, probe and users, why)
     remarks: Vec<(&'static str, String, String)>,
     stated: bool,
     not_yet: Vec<String>,
+    /// Probes that make no sense in this mode.
+    absent: Vec<String>,
 }
 
 impl Line {
     /// From what the end-to-end binary printed.
     pub(super) fn read(object: &Value) -> Result<Self> {
         let number = object["line"].as_u64().context("a line has a number")?;
+        let absent = object["absent"].as_array().into_iter().flatten();
         let mut line = Self {
+            mode: object["mode"].as_str().context("a line has a mode")?.to_owned(),
             number,
             title: object["title"].as_str().unwrap_or_default().to_owned(),
             cells: Default::default(),
             remarks: Vec::new(),
             stated: object["stated"].as_array().is_some_and(|s| !s.is_empty()),
             not_yet: strings(&object["not_yet"]),
+            absent: absent.filter_map(|a| Some(a["probe"].as_str()?.to_owned())).collect(),
         };
         for (cell, user) in line.cells.iter_mut().zip(USERS) {
             let found = &object[user];
@@ -114,20 +116,22 @@ impl Line {
         self.cells.iter().any(|c| c.leaked > 0)
     }
 
-    fn controls(&self) -> String {
+    pub(super) fn controls(&self) -> String {
         let [user, root] = self.cells.map(Cell::controls);
         if user == root { user } else { format!("{user}, {root}") }
     }
 
     /// What this line does not show.
-    fn missing(&self) -> String {
+    pub(super) fn missing(&self) -> String {
         let skipped = self.remarks.iter().filter(|r| r.0 == "skipped").map(|r| {
             let probe = r.1.strip_suffix(" (both users)").unwrap_or(&r.1);
             format!("skipped: {probe}")
         });
         let not_yet = self.not_yet.iter().map(|n| format!("not yet: {n}"));
+        let absent = (!self.absent.is_empty())
+            .then(|| format!("not in this mode: {}", self.absent.join(", ")));
         let stated = self.stated.then(|| "see \"Not promised\"".to_owned());
-        skipped.chain(not_yet).chain(stated).collect::<Vec<_>>().join("; ")
+        skipped.chain(not_yet).chain(absent).chain(stated).collect::<Vec<_>>().join("; ")
     }
 }
 
@@ -137,13 +141,37 @@ fn strings(value: &Value) -> Vec<String> {
 }
 
 /// Probes held and probes skipped, for both users.
-pub(super) fn sums(lines: &[Line]) -> (u32, u32) {
-    let cells = || lines.iter().flat_map(|l| l.cells);
-    (cells().map(|c| c.held).sum(), cells().map(|c| c.skipped).sum())
+pub(super) fn sums<'a>(lines: impl Iterator<Item = &'a Line>) -> (u32, u32) {
+    let cells = lines.flat_map(|l| l.cells);
+    cells.fold((0, 0), |(held, skipped), cell| (held + cell.held, skipped + cell.skipped))
 }
 
-/// For a terminal.
+/// The modes that were played, in their order.
+pub(super) fn modes(lines: &[Line]) -> Vec<&str> {
+    let mut modes: Vec<&str> = Vec::new();
+    for line in lines {
+        if !modes.contains(&line.mode.as_str()) {
+            modes.push(&line.mode);
+        }
+    }
+    modes
+}
+
+/// The lines of one mode.
+pub(super) fn of<'a>(lines: &'a [Line], mode: &str) -> Vec<&'a Line> {
+    lines.iter().filter(|l| l.mode == mode).collect()
+}
+
+/// For a terminal: a table for each mode.
 pub(super) fn text(lines: &[Line]) -> String {
+    let tables = modes(lines).into_iter().map(|mode| {
+        let table = table(&of(lines, mode));
+        format!("egret {mode}\n{table}\n")
+    });
+    tables.collect()
+}
+
+fn table(lines: &[&Line]) -> String {
     let wide = lines.iter().map(|l| l.title.chars().count()).max().unwrap_or(0);
     let mut text =
         format!("{:>2}  {:wide$}  {:7}  {:26}  uid 0\n", "", "attack", "control", "uid 1000");
@@ -156,124 +184,51 @@ pub(super) fn text(lines: &[Line]) -> String {
             notes += &format!("{number:>2}  {what} {probe}: {why}\n");
         }
     }
-    let (held, skipped) = sums(lines);
+    let (held, skipped) = sums(lines.iter().copied());
     format!("{text}\n{notes}\n{held} probes held, {skipped} skipped\n")
 }
 
-/// The document with a new table between its markers.
-pub(super) fn replaced(document: &str, lines: &[Line], kernel: &str) -> Result<String> {
-    let (before, rest) = document.split_once(BEGIN).context("the document has no begin marker")?;
-    let (_, after) = rest.split_once(END).context("the document has no end marker")?;
-    let mut table = format!(
-        "On Linux {kernel}, by `egret run`:\n\n\
-         | | attack | control | uid 1000 | uid 0 | not shown |\n|---|---|---|---|---|---|\n"
-    );
-    for line in lines {
-        let [user, root] = line.cells.map(Cell::text);
-        let (number, title) = (line.number, &line.title);
-        let (controls, missing) = (line.controls(), line.missing());
-        table += &format!("| {number} | {title} | {controls} | {user} | {root} | {missing} |\n");
-    }
-    let (held, skipped) = sums(lines);
-    table += &format!("\n{held} probes held, {skipped} skipped.\n");
-    Ok(format!("{before}{BEGIN}{table}{END}{after}"))
-}
-
-/// The cells of the table in the document, by the line's number.
-pub(super) fn committed(document: &str) -> Result<BTreeMap<u64, [Cell; 2]>> {
-    let table = document.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END));
-    let (table, _) = table.context("the document has no table of attacks between its markers")?;
-    let mut found = BTreeMap::new();
-    for row in table.lines().filter(|l| l.starts_with("| ")) {
-        let fields: Vec<&str> = row.split('|').map(str::trim).collect();
-        let Some(number) = fields.get(1).and_then(|n| n.parse().ok()) else { continue };
-        let cell = |at: usize| {
-            let text = fields.get(at).copied().unwrap_or_default();
-            Cell::read(text).with_context(|| format!("line {number}: {text:?} is no result"))
-        };
-        found.insert(number, [cell(4)?, cell(5)?]);
-    }
-    ensure!(!found.is_empty(), "the table of attacks is empty; `--write` makes it");
-    Ok(found)
-}
-
-/// What is worse than it was. Skips are compared only where the table was made.
-pub(super) fn compare(
-    lines: &[Line],
-    before: &BTreeMap<u64, [Cell; 2]>,
-    with_skips: bool,
-) -> Vec<String> {
-    let mut complaints = Vec::new();
-    for line in lines {
-        let Some(known) = before.get(&line.number) else {
-            complaints.push(format!("line {} is not in the committed table", line.number));
-            continue;
-        };
-        for ((now, then), user) in line.cells.iter().zip(known).zip(USERS) {
-            let mut say = |what: &str, then: u32, now: u32| {
-                complaints.push(format!("line {} {user}: {what} {then} -> {now}", line.number));
-            };
-            if now.leaked > then.leaked {
-                say("LEAKED", then.leaked, now.leaked);
-            }
-            if now.stated > then.stated {
-                say("stated", then.stated, now.stated);
-            }
-            if with_skips && now.skipped > then.skipped {
-                say("skipped", then.skipped, now.skipped);
-            }
-            if with_skips && now.held < then.held {
-                say("held", then.held, now.held);
-            }
-        }
-    }
-    complaints
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use serde_json::json;
 
     use super::*;
 
-    fn line(held: usize, leaked: usize, skipped: usize) -> Line {
+    pub(in crate::attacks) fn line(mode: &str, held: usize, leaked: usize, skipped: usize) -> Line {
         let pairs = |n| vec![json!({ "probe": "p", "why": "because" }); n];
         let cell = json!({
             "held": vec!["p"; held], "leaked": pairs(leaked), "stated": [], "skipped": pairs(skipped),
         });
         let object = json!({
-            "line": 6, "title": "t", "stated": [], "not_yet": [], "uid1000": cell, "uid0": cell,
+            "line": 6, "title": "t", "mode": mode, "stated": [], "not_yet": [],
+            "absent": [{ "probe": "q", "why": "because" }], "uid1000": cell, "uid0": cell,
         });
         Line::read(&object).unwrap()
     }
 
-    const DOCUMENT: &str = "# a\n<!-- attacks: begin -->\nold\n<!-- attacks: end -->\nb\n";
-
     #[test]
-    fn what_is_written_is_read_back_and_nothing_else_changes() {
-        let written = replaced(DOCUMENT, &[line(3, 0, 2)], "6.1").unwrap();
-        assert!(written.starts_with("# a\n") && written.ends_with("b\n"));
-        assert!(!written.contains("old"));
-        let cell = Cell { held: 3, skipped: 2, ..Cell::default() };
-        assert_eq!(committed(&written).unwrap(), BTreeMap::from([(6, [cell, cell])]));
-        for broken in [DOCUMENT, "nothing", "<!-- attacks: begin -->\n| 6 | t | 1/1 | ok | ok |"] {
-            assert!(committed(broken).is_err(), "{broken}");
+    fn a_cell_is_read_as_it_was_written() {
+        for cell in [
+            Cell::default(),
+            Cell { held: 3, ..Cell::default() },
+            Cell { leaked: 1, held: 2, stated: 3, skipped: 4 },
+        ] {
+            assert_eq!(Cell::read(&cell.text()), Some(cell));
         }
+        assert_eq!(Cell::read("fine"), None);
     }
 
     #[test]
-    fn only_what_is_worse_is_complained_about() {
-        let before = committed(&replaced(DOCUMENT, &[line(3, 0, 2)], "6.1").unwrap()).unwrap();
-        for (now, here, elsewhere) in [
-            (line(3, 0, 2), 0, 0),
-            (line(5, 0, 0), 0, 0),
-            (line(2, 0, 2), 2, 0), // a probe is gone
-            (line(2, 0, 3), 4, 0),
-            (line(2, 1, 2), 4, 2),
-        ] {
-            assert_eq!(compare(std::slice::from_ref(&now), &before, true).len(), here);
-            assert_eq!(compare(&[now], &before, false).len(), elsewhere);
-        }
-        assert_eq!(compare(&[line(1, 0, 0)], &BTreeMap::new(), true).len(), 1);
+    fn each_mode_has_a_table() {
+        let lines = [line("run", 3, 0, 0), line("attach", 2, 1, 0)];
+        let text = text(&lines);
+        let run = text.find("egret run").unwrap();
+        let attach = text.find("egret attach").unwrap();
+        assert!(
+            run < attach && text[attach..].contains("LEAKED p (both users): because"),
+            "{text}"
+        );
+        assert!(text[..attach].contains("6 probes held, 0 skipped"), "{text}");
+        assert!(lines[0].missing().contains("not in this mode: q"));
     }
 }

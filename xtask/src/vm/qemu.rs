@@ -15,7 +15,7 @@ use crate::{host, sh};
 /// A guest that has not reached its own program by then never will.
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
 /// And this is the end of any run.
-const TOTAL_LIMIT: Duration = Duration::from_secs(20 * 60);
+const TOTAL_LIMIT: Duration = Duration::from_secs(40 * 60);
 /// A trial of KVM; where it works, a kernel panics for want of a disk within a second.
 const TRIAL_LIMIT: Duration = Duration::from_secs(15);
 

@@ -2,17 +2,22 @@
 
 mod control;
 mod kernel;
+mod known;
 mod names;
+mod sockets;
 mod tls;
 
-use super::{Attack, Probe, Setup, Sign};
+use super::kinds::{Attack, Known, Probe, Setup, Sign, Special};
+#[cfg(test)]
+pub(in crate::attacks) use known::ROOT;
 
 /// Every line, by number.
 pub(super) fn all() -> impl Iterator<Item = &'static Attack> {
-    [kernel::LINES, names::LINES, tls::LINES, control::LINES].into_iter().flatten()
+    let kernel = sockets::LINES.iter().chain(kernel::LINES);
+    kernel.chain(names::LINES).chain(tls::LINES).chain(control::LINES)
 }
 
-/// A line with nothing in it.
+/// A line with probes and nothing else.
 const fn line(number: u8, title: &'static str, probes: &'static [Probe]) -> Attack {
     Attack { number, title, probes, specials: &[], stated: &[], not_yet: &[] }
 }
@@ -33,7 +38,15 @@ pub(in crate::attacks) const fn probe(
         by_root: false,
         needs_ipv6: false,
         passes: false,
-        stated_for_root: None,
+        run: Known::Holds,
+        attach: Known::Holds,
+    }
+}
+
+impl Attack {
+    const fn specials(mut self, specials: &'static [Special]) -> Self {
+        self.specials = specials;
+        self
     }
 }
 
@@ -58,8 +71,27 @@ impl Probe {
         self
     }
 
-    pub(in crate::attacks) const fn stated_for_root(mut self, sentence: &'static str) -> Self {
-        self.stated_for_root = Some(sentence);
+    pub(in crate::attacks) const fn in_run(mut self, known: Known) -> Self {
+        self.run = known;
         self
+    }
+
+    pub(in crate::attacks) const fn in_attach(mut self, known: Known) -> Self {
+        self.attach = known;
+        self
+    }
+
+    const fn both(self, known: Known) -> Self {
+        self.in_run(known).in_attach(known)
+    }
+
+    /// In a run it makes no sense, and why.
+    const fn not_in_run(self, why: &'static str) -> Self {
+        self.in_run(Known::Absent(why))
+    }
+
+    /// Attached it makes no sense, and why.
+    const fn not_in_attach(self, why: &'static str) -> Self {
+        self.in_attach(Known::Absent(why))
     }
 }

@@ -1,9 +1,9 @@
 //! Lines 22 to 33: names.
 
+use super::known::ALIASES;
 use super::{line, probe};
-use crate::attacks::Attack;
-use crate::attacks::Probe;
-use crate::attacks::Sign::{Dial, Inside, Upstream, Wire};
+use crate::attacks::kinds::Sign::{Dial, Done, Inside, Upstream, Wire};
+use crate::attacks::kinds::{Attack, Probe};
 
 const LEAK: &str = "leak.example.org";
 
@@ -42,10 +42,15 @@ pub(super) const LINES: &[Attack] = &[
         "data in labels under an allowed wildcard",
         &[probe("labels", "labels", "wild.test", Wire)],
     ),
-    Attack {
-        not_yet: &["iodine and dns2tcp themselves"],
-        ..line(27, "DNS tunnels", &[probe("tunnel", "tunnel", "t.example.org", Wire)])
-    },
+    line(
+        27,
+        "DNS tunnels: their records, iodine, dns2tcp",
+        &[
+            probe("tunnel", "tunnel", "t.example.org", Wire),
+            probe("iodine", "iodine", "$iodine $iodine-domain", Done).by_root(),
+            probe("dns2tcp", "dns2tcp", "$dns2tcp $dns2tcp-domain", Done),
+        ],
+    ),
     line(
         28,
         "TXT, NULL, ANY and AXFR",
@@ -64,14 +69,8 @@ pub(super) const LINES: &[Attack] = &[
             probe("svcb-record", "dns_udp", "system 53 api.test 64", Wire),
         ],
     ),
-    Attack {
-        not_yet: &["the metadata address itself, to which no test routes"],
-        ..line(30, "names that resolve to private addresses", LURES)
-    },
-    Attack {
-        not_yet: &["a CNAME into a denied zone"],
-        ..line(31, "aliases and shared addresses", SHARED)
-    },
+    line(30, "names that resolve to private addresses, and clouds' metadata", LURES),
+    line(31, "aliases and shared addresses", SHARED),
     line(
         32,
         "odd spellings of a denied name",
@@ -111,6 +110,10 @@ const SHARED: &[Probe] = &[
         "$dial:api.test api.test GET $mark forbidden.test forbidden.test",
         Upstream,
     ),
+    // A name that is an alias, and the addresses behind that.
+    probe("alias-to-private", "plain", "c-0a4d0001.lure.test /", Dial),
+    probe("alias-to-metadata", "plain", "c-a9fea9fe.lure.test /", Dial),
+    probe("alias-to-denied-zone", "plain", "c-5db8d74d.lure.test /", Dial).both(ALIASES),
 ];
 
 /// The label spells the answer.
@@ -126,4 +129,11 @@ const LURES: &[Probe] = &[
     probe("nat64-answer", "plain", "aaaa-0064ff9b0000000000000000c6336401.lure.test /", Dial)
         .ipv6(),
     probe("6to4-answer", "plain", "aaaa-2002c633640100000000000000000001.lure.test /", Dial).ipv6(),
+    probe("metadata-answer", "plain", "a-a9fea9fe.lure.test /", Dial),
+    probe("metadata-azure", "plain", "a-a83f8110.lure.test /", Dial),
+    probe("metadata-alibaba", "plain", "a-646464c8.lure.test /", Dial),
+    probe("metadata-aws6", "plain", "aaaa-fd000ec2000000000000000000000254.lure.test /", Dial)
+        .ipv6(),
+    probe("metadata-address", "tcp", "169.254.169.254 80", Wire),
+    probe("metadata-named", "plain", "169.254.169.254 /latest/meta-data/", Wire),
 ];

@@ -1,8 +1,9 @@
 //! Lines 34 to 43: TLS.
 
 use super::{line, probe};
-use crate::attacks::Attack;
-use crate::attacks::Sign::{Done, Inside, Upstream, Wire};
+use crate::attacks::kinds::Sign::{Done, Inside, Upstream, Wire};
+use crate::attacks::kinds::{Attack, Special};
+use crate::attacks::special;
 
 pub(super) const LINES: &[Attack] = &[
     line(
@@ -58,10 +59,12 @@ pub(super) const LINES: &[Attack] = &[
         "ClientHello in pieces, huge, endless",
         &[probe("hard-hellos", "hard_hellos", "$dial:api.test", Inside)],
     ),
-    Attack {
-        not_yet: &["early data, and a ticket of another agent"],
-        ..line(39, "0-RTT and tickets of others", &[])
-    },
+    line(
+        39,
+        "0-RTT and tickets of others",
+        &[probe("early-data", "early_data", "$dial:early.test early.test /early", Done)],
+    )
+    .specials(&[Special::both("anothers-ticket", special::anothers_ticket)]),
     line(
         40,
         "an unknown ALPN",
@@ -70,23 +73,19 @@ pub(super) const LINES: &[Attack] = &[
             probe("unknown-alpn", "unknown_alpn", "$dial:odd.test odd.test", Done),
         ],
     ),
-    Attack {
-        not_yet: &["a certificate of egret's own CA, whose key only its memory holds"],
-        ..line(
-            41,
-            "a bad upstream certificate",
-            &[
-                probe("good", "https", "$dial:odd.test odd.test GET $mark", Upstream).passes(),
-                probe("expired", "https", "$dial:expired.test expired.test GET $mark", Upstream),
-                probe("wrong-name", "https", "$dial:wrong.test wrong.test GET $mark", Upstream),
-                probe("unknown-ca", "https", "$dial:unknown.test unknown.test GET $mark", Upstream),
-            ],
-        )
-    },
-    Attack {
-        not_yet: &["a flood of names against the leaf cache"],
-        ..line(42, "a flood of names", &[])
-    },
+    line(
+        41,
+        "a bad upstream certificate",
+        &[
+            probe("good", "https", "$dial:odd.test odd.test GET $mark", Upstream).passes(),
+            probe("expired", "https", "$dial:expired.test expired.test GET $mark", Upstream),
+            probe("wrong-name", "https", "$dial:wrong.test wrong.test GET $mark", Upstream),
+            probe("unknown-ca", "https", "$dial:unknown.test unknown.test GET $mark", Upstream),
+            probe("egrets-name", "https", "$dial:own.test own.test GET $mark", Upstream),
+        ],
+    )
+    .specials(&[Special::attach("egrets-own-ca", special::own_authority)]),
+    line(42, "a flood of names", &[]).specials(&[Special::both("name-flood", special::name_flood)]),
     line(
         43,
         "QUIC, and the invitation to it",

@@ -1,0 +1,81 @@
+//! Lines 42 and 72: floods of names and of half a request, and the memory of egret meanwhile.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use crate::attacks::judge::Outcome;
+use crate::attacks::kinds::Who;
+use crate::attacks::stage::{Stage, said};
+use crate::fixtures::Running;
+use crate::fixtures::agent::within;
+
+/// An emulated CPU takes minutes for a flood.
+const LONG: Duration = Duration::from_secs(600);
+
+/// Names in each flood: several times what the cache of leaves holds (1024).
+const NAMES: u64 = 2500;
+
+/// Floods, the first two of which fill what has a bound: the cache, and the audit log's index.
+const FLOODS: usize = 5;
+const FILLING: usize = 2;
+
+/// A leaf with its chain and a name of this length takes more than 1.5 KiB, so without a bound the
+/// other floods would add twice as much as this.
+const GROWTH: u64 = 0;
+
+/// More names add nothing to the memory of egret.
+pub(in crate::attacks) fn name_flood(stage: &Stage<'_>, who: Who) -> Result<Outcome> {
+    let tag = format!("names-{}-{}-", stage.mode.name(), who.uid());
+    let prefix = stage.scene.world.shared(&tag).display().to_string();
+    let (count, floods) = (NAMES.to_string(), FLOODS.to_string());
+    let words = ["flood", "203.0.113.9:443", &count, &floods, &prefix];
+    let mut running = Running::start(stage.asking(None, who, &words))?;
+    let mut sizes = Vec::new();
+    for flood in 0..FLOODS {
+        let file = PathBuf::from(format!("{prefix}{flood}"));
+        within(LONG, "a flood is over", || file.exists() || running.has_ended())?;
+        if running.has_ended() {
+            break;
+        }
+        // Connections that are being closed, and records that are being indexed.
+        std::thread::sleep(Duration::from_secs(1));
+        sizes.push(stage.memory(&running)?);
+        std::fs::write(file.with_extension("go"), "1")?;
+    }
+    let said = said(&running.wait_within(LONG * 2)?)?;
+    ensure!(said.control && sizes.len() == FLOODS, "{}", said.detail);
+    let grown = sizes[FLOODS - 1].saturating_sub(sizes[FILLING - 1]);
+    if said.kind == "done" || grown > GROWTH {
+        return Ok(Outcome::Leaked(format!("{sizes:?} bytes of memory; {}", said.detail)));
+    }
+    Ok(Outcome::Held)
+}
+
+/// Connections, and how much of a head each leaves: just below what is refused for its size.
+const HOGS: u64 = 600;
+const HEAD: u64 = 60_000;
+
+/// egret holds what it must read before it can decide, and little more.
+pub(in crate::attacks) fn memory(stage: &Stage<'_>, who: Who) -> Result<Outcome> {
+    let world = &stage.scene.world;
+    let tag = format!("hog-{}-{}", stage.mode.name(), who.uid());
+    let (ready, go) = (world.shared(&format!("{tag}-ready")), world.shared(&format!("{tag}-go")));
+    let (count, size) = (HOGS.to_string(), HEAD.to_string());
+    let files = [ready.display().to_string(), go.display().to_string()];
+    let words = ["memory_hog", &count, &size, &files[0], &files[1]];
+    let mut running = Running::start(stage.asking(None, who, &words))?;
+    within(LONG, "the heads are there", || ready.exists() || running.has_ended())?;
+    let size = stage.memory(&running);
+    std::fs::write(&go, "1")?;
+    let said = said(&running.wait()?)?;
+    let size = size?;
+    // What one connection costs beside its head, and what egret is without any.
+    let limit = (64 << 20) + HOGS * (2 * HEAD + (64 << 10));
+    if said.kind == "done" || size > limit {
+        return Ok(Outcome::Leaked(format!("{size} bytes of memory; {}", said.detail)));
+    }
+    ensure!(said.control, "{}", said.detail);
+    Ok(Outcome::Held)
+}
