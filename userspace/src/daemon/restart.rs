@@ -78,7 +78,7 @@ impl Governor {
     fn find_again(&self, now: &mut Now, record: Written) -> Result<bool, DaemonError> {
         let name = record.name.clone();
         if self.is_gone(&record.path, record.cgroup) {
-            self.forget_pins(&name)?;
+            self.forget_pins(&name, CgroupId(record.cgroup))?;
             self.kernel.remove_agent(CgroupId(record.cgroup))?;
             let _ = self.records.remove(&name);
             return Ok(false);
@@ -248,8 +248,8 @@ impl Governor {
     }
 
     /// Removes the pins of an agent whose group is gone.
-    pub(super) fn forget_pins(&self, name: &str) -> Result<(), DaemonError> {
-        match self.kernel.forget(name) {
+    pub(super) fn forget_pins(&self, name: &str, gone: CgroupId) -> Result<(), DaemonError> {
+        match self.kernel.forget_gone(name, gone) {
             Err(KernelError::Pins(PinError::Unknown(_))) => Ok(()),
             other => Ok(other?),
         }

@@ -20,6 +20,7 @@ use super::definition::Source;
 use super::error::DaemonError;
 use super::governor::{Governed, Governor, Now, note};
 use super::records::Stage;
+use crate::identify::CgroupId;
 use crate::intercept::wire::NoteKind;
 use crate::outcome::Reason;
 use crate::redirect::target::find;
@@ -102,26 +103,27 @@ impl Governor {
     }
 
     fn forget_gone(&self, now: &mut Now) {
-        let gone: Vec<(String, PathBuf)> = now
+        let gone: Vec<(String, PathBuf, CgroupId)> = now
             .agents
             .iter()
             .filter(|(_, g)| self.is_gone(&g.path, g.cgroup.id().0))
-            .map(|(name, g)| (name.clone(), g.path.clone()))
+            .map(|(name, g)| (name.clone(), g.path.clone(), g.cgroup.id()))
             .collect();
-        for (name, path) in gone {
+        for (name, path, id) in gone {
+            // The links go with the group; what is pinned of them only takes the name.
+            if let Err(error) = self.forget_pins(&name, id) {
+                tracing::warn!(agent = name, %error, "its pins stay behind until the next look");
+                continue;
+            }
             let chain = now.places.chain(&name).iter().map(|n| n.to_string()).collect();
             let message = format!("the cgroup of {name} is gone");
             self.supervisor.note_or_keep(note(NoteKind::Admin, chain, message));
             if let Some(governed) = now.agents.get_mut(&name) {
-                // The kernel has taken its links away with the group; what is pinned holds nothing.
                 drop(governed.attachment.take());
             }
             self.strike(now, &name, &path);
             // The next group of this path is another one.
             now.released.remove(&path);
-            if let Err(error) = self.forget_pins(&name) {
-                tracing::warn!(agent = name, %error, "its pins stay behind");
-            }
         }
         now.released.retain(|path| self.hierarchy.root().join(relative(path)).exists());
         now.failed.retain(|path, _| self.hierarchy.root().join(relative(path)).exists());

@@ -194,6 +194,23 @@ impl Kernel {
     /// # Errors
     /// When the group is still there, so that this would open it.
     pub fn forget(&self, name: &str) -> Result<(), KernelError> {
+        self.forget_where(name, |_| false)
+    }
+
+    /// The same, where the caller knows that the group `gone` is: its folder is not there any more,
+    /// and the kernel lets go of it a moment later.
+    ///
+    /// # Errors
+    /// When it is attached to another group.
+    pub fn forget_gone(&self, name: &str, gone: CgroupId) -> Result<(), KernelError> {
+        self.forget_where(name, |id| id == gone)
+    }
+
+    fn forget_where(
+        &self,
+        name: &str,
+        is_gone: impl Fn(CgroupId) -> bool,
+    ) -> Result<(), KernelError> {
         let pins = self.pins()?;
         let folder = pins.agent(name)?;
         let links = pins.links(name)?;
@@ -202,6 +219,7 @@ impl Kernel {
             Err(other) => return Err(other.into()),
             // A folder that never got its first link.
             Ok(None) => {}
+            Ok(Some(id)) if is_gone(id) => {}
             Ok(Some(_)) => return Err(PinError::NameTaken(name.into()).into()),
         }
         for (hook, _) in &links {
