@@ -104,6 +104,7 @@ const FOLDERS: &[(&str, u32)] = &[
     ("egret", 0o755),
     ("root", 0o700),
     ("home/agent", 0o755),
+    ("etc/cron.d", 0o755),
     ("tmp", 0o1777),
     ("proc", 0o555),
     ("sys", 0o555),
