@@ -6,9 +6,11 @@
 
 use crate::address::{Address, Port};
 
+pub use crate::hook::{Closed, Hook};
+
 /// Raised whenever a map that is pinned changes its layout or its meaning: programs of one version
 /// never meet maps of another.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 pub const IPPROTO_TCP: u8 = 6;
 pub const IPPROTO_UDP: u8 = 17;
@@ -17,8 +19,12 @@ pub const IPPROTO_UDP: u8 = 17;
 pub const MAX_FLOWS: usize = 65_536;
 /// How many agents one kernel object governs.
 pub const MAX_AGENTS: usize = 4_096;
-/// How many network namespaces can have listeners.
-pub const MAX_NETNS: usize = 4_096;
+/// How many pairs of an agent and a network namespace can have listeners.
+pub const MAX_LISTENERS: usize = 8_192;
+/// How many ports of interceptors are known, in all namespaces together.
+pub const MAX_PORTS: usize = 4 * MAX_LISTENERS;
+/// How many ports policies can open on shared loopback, for all agents together.
+pub const MAX_LOCAL: usize = 65_536;
 /// Size of the ring of events, in bytes. A power of two and a multiple of the page size.
 pub const EVENT_RING: usize = 256 * 1024;
 /// An agent's root lies at most this deep below the root of the hierarchy (which is level 0).
@@ -56,8 +62,19 @@ impl AgentFlags {
     }
 }
 
-/// Value of `LISTENERS`, whose key is the cookie of a network namespace: where the interceptor and
-/// the DNS server listen, on `127.0.0.1` and `::1` of that namespace. Zero: not there.
+/// Key of `LISTENERS`. Each agent has listeners of its own in each namespace, so that a DNS query is
+/// known by the socket on which it arrives.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ListenerKey {
+    /// The cookie of a network namespace.
+    pub netns: u64,
+    /// The cgroup of an agent.
+    pub agent: u64,
+}
+
+/// Value of `LISTENERS`: where the interceptor and the DNS server listen for an agent, on
+/// `127.0.0.1` and `::1` of a namespace. Zero: not there.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ListenerPorts {
@@ -82,6 +99,48 @@ impl ListenerPorts {
                 || p == self.dns_udp6.network()
                 || p == self.dns_tcp4.network()
                 || p == self.dns_tcp6.network())
+    }
+}
+
+/// Key of `PORTS`, whose value is the agent that an interceptor's port serves: nobody else may dial
+/// or bind it either.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PortKey {
+    pub netns: u64,
+    pub port: Port,
+    pub pad: [u8; 6],
+}
+
+impl PortKey {
+    #[inline(always)]
+    pub const fn new(netns: u64, port: Port) -> Self {
+        Self { netns, port, pad: [0; 6] }
+    }
+}
+
+/// Key of `LOCAL`: what an agent may do in a namespace that it shares with others. The value is not
+/// zero where it may.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct LocalKey {
+    pub agent: u64,
+    pub port: Port,
+    pub protocol: u8,
+    /// [`LOCAL_CONNECT`] or [`LOCAL_LISTEN`].
+    pub purpose: u8,
+    pub pad: [u8; 4],
+}
+
+/// Dialling a port on loopback.
+pub const LOCAL_CONNECT: u8 = 1;
+/// Binding a port where others than loopback see it.
+pub const LOCAL_LISTEN: u8 = 2;
+
+impl LocalKey {
+    #[inline(always)]
+    pub const fn new(agent: u64, purpose: u8, protocol: u8, port: Port) -> Self {
+        Self { agent, port, protocol, purpose, pad: [0; 4] }
     }
 }
 
@@ -199,50 +258,6 @@ pub struct Event {
     pub pad: [u8; 6],
 }
 
-macro_rules! hooks {
-    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
-        /// The programs, in the order in which a socket meets them. Each counts its runs in
-        /// `STATS`, under its own number.
-        #[repr(u8)]
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Hook { $($(#[$doc])* $name,)* }
-
-        impl Hook {
-            pub const ALL: &'static [Self] = &[$(Self::$name),*];
-
-            /// The name of the program in the object.
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$name => $text,)* }
-            }
-        }
-    };
-}
-
-hooks! {
-    SockCreate = "sock_create";
-    SockRelease = "sock_release";
-    Connect4 = "connect4";
-    Connect6 = "connect6";
-    Sendmsg4 = "sendmsg4";
-    Sendmsg6 = "sendmsg6";
-    Recvmsg4 = "recvmsg4";
-    Recvmsg6 = "recvmsg6";
-    Getpeername4 = "getpeername4";
-    Getpeername6 = "getpeername6";
-    Bind4 = "bind4";
-    Bind6 = "bind6";
-    /// Not `sockops`: aya 0.14 takes that for the name of a section.
-    SockOps = "sock_ops";
-    Egress = "egress";
-}
-
-impl Hook {
-    /// The hook with this number, as events carry it.
-    pub fn from_code(code: u8) -> Option<Self> {
-        Self::ALL.get(usize::from(code)).copied()
-    }
-}
-
 /// Index in `STATS` of the events that did not fit in the ring.
 pub const STAT_EVENTS_DROPPED: u32 = 14;
 /// Index in `STATS` of the flows that found the table full after `connect` had a place.
@@ -255,7 +270,10 @@ const _: () = {
     assert!(Hook::ALL.len() == STAT_EVENTS_DROPPED as usize);
     assert!(STAT_FLOWS_LOST as usize + 1 == STATS);
     assert!(size_of::<AgentEntry>() == 8);
+    assert!(size_of::<ListenerKey>() == 16);
     assert!(size_of::<ListenerPorts>() == 16);
+    assert!(size_of::<PortKey>() == 16);
+    assert!(size_of::<LocalKey>() == 16);
     assert!(size_of::<Lease>() == 16);
     assert!(size_of::<Origin>() == 96);
     assert!(size_of::<FlowKey>() == 48);
@@ -284,7 +302,10 @@ plain! {
     u32: 4 = u32;
     u64: 8 = u64;
     AgentEntry: 8 = u32 u32;
+    ListenerKey: 16 = u64 u64;
     ListenerPorts: 16 = [Port; 6] [u8; 4];
+    PortKey: 16 = u64 Port [u8; 6];
+    LocalKey: 16 = u64 Port u8 u8 [u8; 4];
     Lease: 16 = u64 u64;
     Origin: 96 = [u64; 5] Address [u32; 4] [u8; 16] Port u8 [u8; 5];
     FlowKey: 48 = u64 Address Address Port Port u8 [u8; 3];
@@ -346,14 +367,5 @@ mod tests {
         for (port, held) in [(1, true), (6, true), (0, false), (2, false)] {
             assert_eq!(ports.holds(Port::new(port)), held, "{port}");
         }
-    }
-
-    #[test]
-    fn hooks_are_numbered_as_listed() {
-        for (i, hook) in Hook::ALL.iter().enumerate() {
-            assert_eq!(*hook as usize, i);
-            assert_eq!(Hook::from_code(i as u8), Some(*hook));
-        }
-        assert_eq!(Hook::from_code(Hook::ALL.len() as u8), None);
     }
 }

@@ -41,6 +41,12 @@ impl Address {
         self.0[0] == 0 && self.0[1] == 0 && self.0[2] == 0 && (self.0[3] == 0 || self.0[3] == ONE)
     }
 
+    /// `0.0.0.0` or `::`: every address when it is bound, loopback when it is dialled.
+    #[inline(always)]
+    pub const fn is_unspecified(&self) -> bool {
+        (self.is_v4() || (self.0[0] == 0 && self.0[1] == 0 && self.0[2] == 0)) && self.0[3] == 0
+    }
+
     /// The 16 bytes as they stand on the wire.
     pub const fn octets(&self) -> [u8; 16] {
         let [a, b, c, d] = self.0;

@@ -1,6 +1,6 @@
 //! Whose operation this is, and who the process is.
 
-use agent_ebpf::abi::{AgentFlags, Lease, ListenerPorts, MAX_AGENT_LEVEL, Origin};
+use agent_ebpf::abi::{AgentFlags, Lease, ListenerKey, ListenerPorts, MAX_AGENT_LEVEL, Origin};
 use agent_ebpf::decide::{self, Denied, Dial};
 use aya_ebpf::helpers::generated::{
     bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_comm,
@@ -25,10 +25,16 @@ pub(crate) struct Agent {
 #[inline(always)]
 pub(crate) fn current() -> Result<Agent, Denied> {
     let id = current_id();
+    Ok(Agent { id, flags: registered(id)? })
+}
+
+/// What holds for an agent that userspace has registered.
+#[inline(always)]
+pub(crate) fn registered(id: u64) -> Result<AgentFlags, Denied> {
     // SAFETY: the value is copied at once. If it were reused at this moment the entry would be
     // gone, and userspace removes an agent only when its cgroup is empty.
     let entry = unsafe { AGENTS.get(id) }.ok_or(Denied::AgentUnknown)?;
-    Ok(Agent { id, flags: decide::agent(*entry)? })
+    decide::agent(*entry)
 }
 
 /// The cgroup of the deepest agent that the running process belongs to, or 0.
@@ -74,11 +80,11 @@ pub(crate) fn check_lease() -> Result<(), Error> {
     Ok(decide::lease(now, lease)?)
 }
 
-/// Where the interceptor of a network namespace listens.
+/// Where an agent's interceptor listens in a network namespace.
 #[inline(always)]
-pub(crate) fn listeners(netns: u64) -> Result<ListenerPorts, Denied> {
-    // SAFETY: copied at once; a namespace's entry goes away only with its interceptor.
-    unsafe { LISTENERS.get(netns) }.copied().ok_or(Denied::NoListener)
+pub(crate) fn listeners(netns: u64, agent: u64) -> Result<ListenerPorts, Denied> {
+    // SAFETY: copied at once; an entry goes away only with its interceptor.
+    unsafe { LISTENERS.get(ListenerKey { netns, agent }) }.copied().ok_or(Denied::NoListener)
 }
 
 /// Writes what was dialled, and when.

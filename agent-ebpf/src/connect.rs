@@ -2,9 +2,9 @@
 //! follows from that: the agent is shown the address it dialled, and a socket that goes away takes
 //! its place in `FLOWS` with it.
 
-use agent_ebpf::abi::{FlowKey, IPPROTO_TCP};
+use agent_ebpf::abi::{FlowKey, IPPROTO_TCP, ListenerPorts};
 use agent_ebpf::address::{Address, Port};
-use agent_ebpf::decide::{self, Dial, Route};
+use agent_ebpf::decide::{self, Denied, Dial, Route};
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie};
 use aya_ebpf::programs::{SockAddrContext, SockContext};
@@ -12,33 +12,62 @@ use aya_ebpf::programs::{SockAddrContext, SockContext};
 use crate::agent::{self, Agent};
 use crate::context::{self, Destination};
 use crate::error::Error;
+use crate::local;
 use crate::maps::{self, FLOWS};
 
 #[inline(always)]
 pub(crate) fn connect(ctx: &SockAddrContext, destination: &Destination) -> Result<(), Error> {
-    let (agent, netns, route) = decide(ctx, &destination.dial)?;
-    match route {
+    let place = place(ctx)?;
+    match place.route(&destination.dial)? {
         Route::Own => {
+            place.free(&destination.dial)?;
+            maps::forget_socket(context::socket(ctx));
+            Ok(())
+        }
+        Route::Shared => {
+            place.free(&destination.dial)?;
+            local::connect(ctx, destination, &place.agent)?;
             maps::forget_socket(context::socket(ctx));
             Ok(())
         }
         Route::Redirect { port, v4 } => {
-            remember(ctx, &destination.dial, &agent, netns, port)?;
+            remember(ctx, &destination.dial, &place, port)?;
             destination.replace(ctx, loopback(v4), port);
             Ok(())
         }
     }
 }
 
-/// The verdict on a destination, with the facts that it was made from.
+/// Who asks, and where from.
+pub(crate) struct Place {
+    pub(crate) agent: Agent,
+    pub(crate) netns: u64,
+    pub(crate) ports: ListenerPorts,
+}
+
+/// The facts from which destinations are judged.
 #[inline(always)]
-pub(crate) fn decide(ctx: &SockAddrContext, dial: &Dial) -> Result<(Agent, u64, Route), Error> {
+pub(crate) fn place(ctx: &SockAddrContext) -> Result<Place, Error> {
     agent::check_lease()?;
     let agent = agent::current()?;
     // SAFETY: a helper that reads the context that it is given.
     let netns = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
-    let route = decide::route(*dial, agent.flags, agent::listeners(netns)?)?;
-    Ok((agent, netns, route))
+    let ports = agent::listeners(netns, agent.id)?;
+    Ok(Place { agent, netns, ports })
+}
+
+impl Place {
+    /// The verdict on a destination.
+    #[inline(always)]
+    pub(crate) fn route(&self, dial: &Dial) -> Result<Route, Denied> {
+        decide::route(*dial, self.agent.flags, self.ports)
+    }
+
+    /// Whether no interceptor has the port.
+    #[inline(always)]
+    pub(crate) fn free(&self, dial: &Dial) -> Result<(), Denied> {
+        decide::free(local::taken(self.netns, dial.port))
+    }
 }
 
 #[inline(always)]
@@ -51,8 +80,7 @@ pub(crate) fn loopback(v4: bool) -> Address {
 pub(crate) fn remember(
     ctx: &SockAddrContext,
     dial: &Dial,
-    agent: &Agent,
-    netns: u64,
+    place: &Place,
     via: Port,
 ) -> Result<(), Error> {
     let Some(state) = maps::socket_state_or_new(context::socket(ctx)) else {
@@ -65,8 +93,8 @@ pub(crate) fn remember(
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
     agent::describe_dial(&mut state.origin, dial);
     agent::describe_process(&mut state.origin);
-    state.origin.netns = netns;
-    state.origin.agent = agent.id;
+    state.origin.netns = place.netns;
+    state.origin.agent = place.agent.id;
     state.origin.socket = cookie;
     state.via = via;
     if dial.protocol != IPPROTO_TCP {

@@ -17,13 +17,16 @@ pub(crate) struct Destination {
     pub(crate) sockaddr_in: bool,
 }
 
+/// Reads a field of a kernel structure.
 macro_rules! field {
     ($ctx:expr, $($field:tt)+) => {
-        // SAFETY: the kernel's context is valid while the program runs; the verifier checks that
-        // this field may be read.
+        // SAFETY: the structure is valid while the program runs; the verifier checks that this
+        // field may be read.
         unsafe { (&raw const (*$ctx).$($field)+).read_volatile() }
     };
 }
+
+pub(crate) use field;
 
 macro_rules! set_field {
     ($ctx:expr, $value:expr, $($field:tt)+) => {

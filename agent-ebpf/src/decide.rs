@@ -36,6 +36,8 @@ pub enum Denied {
     SharedLoopback = 9,
     /// The kernel could not give what the decision needs.
     Unavailable = 10,
+    /// A port where others than loopback would see it, in a namespace that is shared with others.
+    SharedListen = 11,
 }
 
 impl Denied {
@@ -50,6 +52,7 @@ impl Denied {
         Self::AgentUnknown,
         Self::SharedLoopback,
         Self::Unavailable,
+        Self::SharedListen,
     ];
 
     /// The refusal with this number, as events carry it.
@@ -71,6 +74,8 @@ pub struct Dial {
 pub enum Route {
     /// As dialled: the agent's own loopback.
     Own,
+    /// As dialled, if [`shared`] lets it: loopback that others use as well.
+    Shared,
     /// To the interceptor or the DNS server, on loopback of the dialled family.
     Redirect { port: Port, v4: bool },
 }
@@ -105,7 +110,7 @@ pub const fn agent(entry: AgentEntry) -> Result<AgentFlags, Denied> {
     }
 }
 
-/// Where a connection or a datagram may go.
+/// Where a connection or a datagram may go. What stays on loopback must be [`free`] besides.
 #[inline(always)]
 pub const fn route(dial: Dial, agent: AgentFlags, ports: ListenerPorts) -> Result<Route, Denied> {
     let tcp = dial.protocol == IPPROTO_TCP;
@@ -130,7 +135,7 @@ pub const fn route(dial: Dial, agent: AgentFlags, ports: ListenerPorts) -> Resul
         return if agent.contains(AgentFlags::PRIVATE_NETNS) {
             Ok(Route::Own)
         } else {
-            Err(Denied::SharedLoopback)
+            Ok(Route::Shared)
         };
     }
     if !tcp {
@@ -144,11 +149,47 @@ const fn to_listener(port: Port, v4: bool) -> Result<Route, Denied> {
     if port.is_zero() { Err(Denied::NoListener) } else { Ok(Route::Redirect { port, v4 }) }
 }
 
-/// Whether a local port may be bound: not the interceptor's. A listener that the world can reach
-/// leaks nothing, since its answers never leave by another interface than loopback.
+/// Whether a port on loopback may be dialled or bound: not if it is `taken` by an interceptor in this
+/// namespace, whoever's it is, alive or dead.
 #[inline(always)]
-pub const fn bind(port: Port, ports: ListenerPorts) -> Result<(), Denied> {
-    if ports.holds(port) { Err(Denied::InterceptorPort) } else { Ok(()) }
+pub const fn free(taken: bool) -> Result<(), Denied> {
+    if taken { Err(Denied::InterceptorPort) } else { Ok(()) }
+}
+
+/// Whether loopback that others use as well may be dialled: where the policy opens the port, or
+/// where the agent's own socket waits. 0 is nobody.
+#[inline(always)]
+pub const fn shared(opened: bool, owner: u64, agent: u64) -> Result<(), Denied> {
+    if opened || (owner != 0 && owner == agent) { Ok(()) } else { Err(Denied::SharedLoopback) }
+}
+
+/// What binding a local address means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bind {
+    /// Nobody else is there.
+    Own,
+    /// On loopback that others use as well, or on a port that the kernel chooses.
+    Shared,
+    /// Where others see it, if [`listen`] lets it.
+    Seen,
+}
+
+/// What binding an address means, if its port is [`free`]. A listener that the world can reach leaks
+/// nothing, since its answers never leave by another interface than loopback; but where others
+/// live, the port that it takes may be theirs.
+#[inline(always)]
+pub const fn bind(local: Dial, agent: AgentFlags) -> Bind {
+    if agent.contains(AgentFlags::PRIVATE_NETNS) {
+        return Bind::Own;
+    }
+    let loopback = local.dst.is_loopback() && !local.dst.is_unspecified();
+    if loopback || local.port.is_zero() { Bind::Shared } else { Bind::Seen }
+}
+
+/// Whether a port may be bound where others see it: where the policy opens it.
+#[inline(always)]
+pub const fn listen(opened: bool) -> Result<(), Denied> {
+    if opened { Ok(()) } else { Err(Denied::SharedListen) }
 }
 
 /// Whether a packet may pass: only by loopback. The interface decides and not the address, because

@@ -108,9 +108,9 @@ fn every_destination_has_one_route() {
         (dial(TCP, "::", 8080), PRIVATE, Ok(Route::Own)),
         (dial(TCP, "::1", 8080), PRIVATE, Ok(Route::Own)),
         (dial(UDP, "::1", 8080), PRIVATE, Ok(Route::Own)),
-        (dial(TCP, "127.0.0.1", 8080), SHARED, Err(Denied::SharedLoopback)),
-        (dial(TCP, "::ffff:127.0.0.1", 8080), SHARED, Err(Denied::SharedLoopback)),
-        (dial(UDP, "::1", 8080), SHARED, Err(Denied::SharedLoopback)),
+        (dial(TCP, "127.0.0.1", 8080), SHARED, Ok(Route::Shared)),
+        (dial(TCP, "::ffff:127.0.0.1", 8080), SHARED, Ok(Route::Shared)),
+        (dial(UDP, "::1", 8080), SHARED, Ok(Route::Shared)),
         // The interceptor is never dialled by name.
         (dial(TCP, "127.0.0.1", 1004), PRIVATE, Err(Denied::InterceptorPort)),
         (dial(TCP, "127.0.0.2", 1006), PRIVATE, Err(Denied::InterceptorPort)),
@@ -144,10 +144,52 @@ fn without_a_listener_nothing_is_redirected() {
 }
 
 #[test]
-fn the_interceptors_ports_cannot_be_bound() {
-    for (port, free) in [(1004, false), (1006, false), (5306, false), (0, true), (8080, true)] {
-        assert_eq!(bind(Port::new(port), PORTS).is_ok(), free, "{port}");
+fn a_taken_port_is_not_free() {
+    assert_eq!(free(true), Err(Denied::InterceptorPort));
+    assert_eq!(free(false), Ok(()));
+}
+
+#[test]
+fn shared_loopback_is_for_own_sockets_and_opened_ports() {
+    for (opened, owner, agent, passes) in [
+        (false, 7, 7, true),
+        (false, 8, 7, false),
+        (false, 0, 7, false),
+        (false, 0, 0, false),
+        (true, 0, 7, true),
+        (true, 8, 7, true),
+    ] {
+        let wanted = if passes { Ok(()) } else { Err(Denied::SharedLoopback) };
+        assert_eq!(shared(opened, owner, agent), wanted, "{opened} {owner} {agent}");
     }
+}
+
+#[test]
+fn what_others_see_is_bound_where_the_policy_says() {
+    let cases = [
+        ("127.0.0.1", 8080, Bind::Shared),
+        ("127.8.8.8", 8080, Bind::Shared),
+        ("::1", 8080, Bind::Shared),
+        ("::ffff:127.0.0.1", 8080, Bind::Shared),
+        ("0.0.0.0", 0, Bind::Shared),
+        ("::", 0, Bind::Shared),
+        ("10.0.0.5", 0, Bind::Shared),
+        ("0.0.0.0", 8080, Bind::Seen),
+        ("::", 8080, Bind::Seen),
+        ("::ffff:0.0.0.0", 8080, Bind::Seen),
+        ("10.0.0.5", 8080, Bind::Seen),
+        ("fe80::1", 8080, Bind::Seen),
+        ("224.0.0.251", 5353, Bind::Seen),
+    ];
+    for (ip, port, shared) in cases {
+        for protocol in [TCP, UDP] {
+            let local = dial(protocol, ip, port);
+            assert_eq!(bind(local, SHARED), shared, "{ip} {port}");
+            assert_eq!(bind(local, PRIVATE), Bind::Own, "{ip} {port}");
+        }
+    }
+    assert_eq!(listen(false), Err(Denied::SharedListen));
+    assert_eq!(listen(true), Ok(()));
 }
 
 #[test]

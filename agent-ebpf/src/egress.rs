@@ -16,6 +16,19 @@ pub(crate) fn check(ctx: &SkBuffContext) -> Result<(), Error> {
     Ok(decide::packet(ifindex(ctx))?)
 }
 
+/// The agent that a packet's socket belongs to, or 0.
+#[inline(always)]
+pub(crate) fn agent(ctx: &SkBuffContext) -> u64 {
+    agent_of(ctx.skb.skb, cgroup(ctx))
+}
+
+/// The cgroup of a packet's socket, or 0.
+#[inline(always)]
+fn cgroup(ctx: &SkBuffContext) -> u64 {
+    // SAFETY: a helper that reads the context that it is given.
+    unsafe { bpf_skb_cgroup_id(ctx.skb.skb) }
+}
+
 #[inline(always)]
 fn ifindex(ctx: &SkBuffContext) -> u32 {
     // SAFETY: the kernel's context is valid while the program runs.
@@ -26,8 +39,7 @@ fn ifindex(ctx: &SkBuffContext) -> u32 {
 #[inline(always)]
 pub(crate) fn subject(ctx: &SkBuffContext) -> Subject {
     let (dial, family) = headers(ctx);
-    // SAFETY: helpers that read the context that they are given.
-    let cgroup = unsafe { bpf_skb_cgroup_id(ctx.skb.skb) };
+    let cgroup = cgroup(ctx);
     let packet = Packet { ifindex: ifindex(ctx), agent: agent_of(ctx.skb.skb, cgroup), cgroup };
     Subject { dial, family, socket_type: 0, packet: Some(packet) }
 }

@@ -7,3 +7,4 @@
 pub mod abi;
 pub mod address;
 pub mod decide;
+pub mod hook;

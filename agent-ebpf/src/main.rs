@@ -13,6 +13,8 @@ mod agent;
 #[cfg(target_arch = "bpf")]
 mod bind;
 #[cfg(target_arch = "bpf")]
+mod closed;
+#[cfg(target_arch = "bpf")]
 mod connect;
 #[cfg(target_arch = "bpf")]
 mod context;
@@ -22,6 +24,8 @@ mod egress;
 mod error;
 #[cfg(target_arch = "bpf")]
 mod events;
+#[cfg(target_arch = "bpf")]
+mod local;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
@@ -45,7 +49,7 @@ mod programs {
     use crate::context::Destination;
     use crate::error::Error;
     use crate::events::{self, Subject};
-    use crate::{bind, connect, egress, sendmsg, sock_create};
+    use crate::{bind, closed, connect, egress, sendmsg, sock_create};
 
     const PASS: i32 = 1;
     const REFUSE: i32 = 0;
@@ -154,6 +158,53 @@ mod programs {
     fn egress(ctx: SkBuffContext) -> i32 {
         events::count(Hook::Egress as u32);
         match egress::check(&ctx) {
+            Ok(()) => PASS,
+            Err(error) => verdict(Hook::Egress, &egress::subject(&ctx), Err(error)),
+        }
+    }
+
+    // The programs that stand where agents will be.
+
+    #[cgroup_sock(sock_create)]
+    fn closed_sock_create(ctx: SockContext) -> i32 {
+        verdict(Hook::SockCreate, &sock_create::subject(&ctx), closed::process())
+    }
+
+    #[inline(always)]
+    fn closed_destination(
+        hook: Hook,
+        ctx: &SockAddrContext,
+        read: fn(&SockAddrContext) -> Destination,
+    ) -> i32 {
+        match closed::process() {
+            Ok(()) => PASS,
+            Err(error) => verdict(hook, &Subject::from(&read(ctx)), Err(error)),
+        }
+    }
+
+    #[cgroup_sock_addr(connect4)]
+    fn closed_connect4(ctx: SockAddrContext) -> i32 {
+        closed_destination(Hook::Connect4, &ctx, Destination::v4)
+    }
+
+    #[cgroup_sock_addr(connect6)]
+    fn closed_connect6(ctx: SockAddrContext) -> i32 {
+        closed_destination(Hook::Connect6, &ctx, Destination::v6)
+    }
+
+    #[cgroup_sock_addr(sendmsg4)]
+    fn closed_sendmsg4(ctx: SockAddrContext) -> i32 {
+        closed_destination(Hook::Sendmsg4, &ctx, Destination::v4)
+    }
+
+    #[cgroup_sock_addr(sendmsg6)]
+    fn closed_sendmsg6(ctx: SockAddrContext) -> i32 {
+        closed_destination(Hook::Sendmsg6, &ctx, Destination::v6)
+    }
+
+    #[cgroup_skb(egress)]
+    fn closed_egress(ctx: SkBuffContext) -> i32 {
+        match closed::packet(&ctx) {
             Ok(()) => PASS,
             Err(error) => verdict(Hook::Egress, &egress::subject(&ctx), Err(error)),
         }

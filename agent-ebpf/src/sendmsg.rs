@@ -7,10 +7,12 @@ use aya_ebpf::programs::SockAddrContext;
 use crate::connect;
 use crate::context::{self, Destination};
 use crate::error::Error;
+use crate::local;
 use crate::maps;
 
 #[inline(always)]
 pub(crate) fn sendmsg(ctx: &SockAddrContext, destination: &Destination) -> Result<(), Error> {
+    let place = connect::place(ctx)?;
     // A connected IPv6 socket whose peer is v4-mapped comes here with every datagram, and with the
     // address that `connect` put in place. What was dialled is already known: keep it.
     if let Some(state) = maps::socket_state(context::socket(ctx)) {
@@ -19,16 +21,20 @@ pub(crate) fn sendmsg(ctx: &SockAddrContext, destination: &Destination) -> Resul
         let dial = &destination.dial;
         if state.origin.protocol == IPPROTO_UDP
             && decide::is_substitute(dial.dst, dial.port, state.via)
+            // Of an interceptor that is gone, anybody may have the port.
+            && place.ports.holds(state.via)
         {
-            crate::agent::check_lease()?;
             return Ok(());
         }
     }
-    let (agent, netns, route) = connect::decide(ctx, &destination.dial)?;
-    match route {
-        Route::Own => Ok(()),
+    match place.route(&destination.dial)? {
+        Route::Own => Ok(place.free(&destination.dial)?),
+        Route::Shared => {
+            place.free(&destination.dial)?;
+            local::send(ctx, destination, &place.agent)
+        }
         Route::Redirect { port, v4 } => {
-            connect::remember(ctx, &destination.dial, &agent, netns, port)?;
+            connect::remember(ctx, &destination.dial, &place, port)?;
             destination.replace(ctx, connect::loopback(v4), port);
             Ok(())
         }

@@ -5,10 +5,13 @@
 //! either passes bytes on, decides requests one by one (`exchange`), or refuses so that the agent
 //! can read why (`refusing`). Whatever way it ends, it is in the audit log once.
 
+mod answer;
+mod declined;
 mod exchange;
 mod interceptor;
 mod opaque;
 mod refusing;
+mod standing;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,9 +22,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub use interceptor::{AgentState, Interceptor, InterceptorParts, NameOf, Settings};
 
 use crate::audit::{Draft, Event};
-use crate::forward::pool::Shelf;
 use crate::http::serve;
-use crate::identify::Flow;
+use crate::identify::{Agent, AgentWatch, Flow};
 use crate::outcome::{Decision, Reason, Stage};
 use crate::policy::{self, Denial, Facts, Host, Layer, UpstreamSettings, Verdict};
 use crate::shutdown::Watcher;
@@ -34,7 +36,10 @@ struct Connection {
     interceptor: Arc<Interceptor>,
     flow: Flow,
     state: Arc<AgentState>,
-    shelf: Arc<Shelf>,
+    /// The name behind the synthetic address that the agent dialled, or a literal address.
+    dialled: Host,
+    /// Told of every agent after the one that was there when the connection was.
+    watch: AgentWatch,
     /// Requests that were read; each has its own record.
     requests: AtomicU64,
 }
@@ -58,10 +63,11 @@ where
     let Some(_place) = connection.interceptor.place() else {
         return connection.refused(&Denial::of(Reason::Overloaded), Stage::Connect, None);
     };
-    let host = connection.dialled();
+    let host = connection.dialled.clone();
     match connection.decide(&host, Layer::Connect) {
         Verdict::Allow(permit) => {
-            opaque::relay(&connection, &permit, Rewind::untouched(io), &mut shutdown).await;
+            let io = Rewind::untouched(io);
+            opaque::relay(&connection, &permit, None, io, &mut shutdown).await;
         }
         Verdict::Inspect => open(connection, host, io, &mut shutdown).await,
         Verdict::Deny(denial) | Verdict::Ask(denial) => {
@@ -112,7 +118,9 @@ async fn open_tls<IO>(
             // Unopened, the inner name would reach the upstream and nobody would have decided it.
             connection.refused(&Denial::of(Reason::EncryptedHello), Stage::Tls, Some(&host));
         }
-        Verdict::Allow(permit) => opaque::relay(&connection, &permit, io, shutdown).await,
+        Verdict::Allow(permit) => {
+            opaque::relay(&connection, &permit, Some((&host, true)), io, shutdown).await;
+        }
         Verdict::Inspect => terminate(connection, host, io, shutdown).await,
         Verdict::Deny(denial) | Verdict::Ask(denial) => {
             connection.refused(&denial, Stage::Tls, Some(&host));
@@ -165,7 +173,9 @@ async fn open_plain<IO>(
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     match connection.decide(&host, Layer::Opened { tls: false }) {
-        Verdict::Allow(permit) => opaque::relay(&connection, &permit, io, shutdown).await,
+        Verdict::Allow(permit) => {
+            opaque::relay(&connection, &permit, Some((&host, false)), io, shutdown).await;
+        }
         Verdict::Inspect => {
             let nameable = matches!(host, Host::Ip(_));
             let site = Site { host, nameable, tls: false, spoken };
@@ -189,21 +199,25 @@ where
         move |request| exchange::answer(Arc::clone(&connection), Arc::clone(&site), request)
     };
     let limits = connection.interceptor.settings.serve;
-    let ended = serve::serve(io, spoken, &limits, answer, shutdown).await;
-    connection.served(&site.host, ended.err());
+    let mut denied = None;
+    let leave = async {
+        let still = |agent: &_| connection.is_open(agent, &site);
+        tokio::select! {
+            denial = standing::over(connection.watch.clone(), still) => denied = Some(denial),
+            () = shutdown.draining() => {}
+        }
+    };
+    let ended = serve::serve(io, spoken, &limits, answer, leave).await;
+    connection.served(&site, denied, ended.err());
 }
 
 impl Connection {
     fn new(interceptor: Arc<Interceptor>, flow: Flow) -> Self {
+        let watch = flow.agent.watch(); // before anything is decided
         let state = interceptor.agent_state(&flow.agent);
-        let shelf = state.shelf(&flow.agent);
-        Self { interceptor, flow, state, shelf, requests: AtomicU64::new(0) }
-    }
-
-    /// The name behind the synthetic address that the agent dialled, or a literal address.
-    fn dialled(&self) -> Host {
-        let ip: IpAddr = self.flow.original.0.ip().to_canonical();
-        self.interceptor.names.name_of(ip).map_or(Host::Ip(ip), Host::Name)
+        let ip: IpAddr = flow.original.0.ip().to_canonical();
+        let dialled = interceptor.names.name_of(ip).map_or(Host::Ip(ip), Host::Name);
+        Self { interceptor, flow, state, dialled, watch, requests: AtomicU64::new(0) }
     }
 
     fn port(&self) -> u16 {
@@ -212,13 +226,18 @@ impl Connection {
 
     /// What the operator says about upstreams. Only the outermost policy's word counts: a
     /// delegated one, which the agent may have written, must not lead names elsewhere.
-    fn upstream(&self) -> &UpstreamSettings {
-        self.flow.agent.chain.first().map_or(&self.interceptor.no_upstream, |l| &l.policy.upstream)
+    fn upstream<'a>(&'a self, agent: &'a Agent) -> &'a UpstreamSettings {
+        agent.chain.first().map_or(&self.interceptor.no_upstream, |l| &l.policy.upstream)
     }
 
+    /// Decides with the agent as it is now.
     fn decide(&self, host: &Host, layer: Layer) -> Verdict {
+        self.decide_by(&self.flow.agent.current(), host, layer)
+    }
+
+    fn decide_by(&self, agent: &Agent, host: &Host, layer: Layer) -> Verdict {
         let facts = Facts { layer, host, port: self.port(), request: None };
-        policy::decide(&self.flow.agent.policies(), &facts)
+        policy::decide(&agent.policies(), &facts)
     }
 
     /// A record of this connection: who, and the address that was dialled.
@@ -250,7 +269,9 @@ impl Connection {
     }
 
     /// Records a connection on which no request was read; requests have records of their own.
-    fn served(&self, host: &Host, error: Option<hyper::Error>) {
+    /// `denied`: why it was ended, if a new policy did it.
+    fn served(&self, site: &Site, denied: Option<Denial>, error: Option<hyper::Error>) {
+        let host = &site.host;
         let malformed = error.as_ref().is_some_and(|e| e.is_parse() || e.is_parse_too_large());
         if malformed {
             let denial = Denial {
@@ -260,6 +281,10 @@ impl Connection {
             return self.refused(&denial, Stage::Request, Some(host));
         }
         if self.requests.load(Ordering::Relaxed) == 0 {
+            if let Some(denial) = denied {
+                let layer = if site.tls { Stage::Tls } else { Stage::Connect };
+                return self.refused(&denial, layer, Some(host));
+            }
             let reason = match error {
                 Some(e) if e.is_timeout() => Reason::ClientTimeout,
                 Some(_) | None => Reason::Aborted,
@@ -277,3 +302,6 @@ impl Connection {
         }
     }
 }
+
+/// The log reports its own failures; an outcome is not a condition of anything.
+fn record<T, E>(_: Result<T, E>) {}

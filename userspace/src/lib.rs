@@ -21,12 +21,18 @@ pub mod redirect; // 1. the traffic of an agent arrives
 pub mod tls; // 4. open it // 8. write it down, once
 
 pub mod config; // beside the flow: as written -> checked
+pub mod confine; // beside the flow: what the interceptor of the daemon gives up
 pub mod contain; // beside the flow: how `run` starts a command that has nowhere else to go
+pub mod control; // beside the flow: how the command line and the daemon speak
+pub mod daemon; // beside the flow: the privileged half of the daemon, the warden
 pub mod dns; // beside the flow: names inside the agent's world
 pub mod doctor; // beside the flow: what this machine can and cannot keep
+pub mod intercept; // beside the flow: the other half, which holds nothing but what it needs
 pub mod secrets; // beside the flow: SecretRef -> Secret
+mod serve; // beside the flow: what serves one agent
 pub mod session; // beside the flow: the assembly of one `run`
 pub mod shutdown; // beside the flow: drain as a value
+pub mod systemd; // beside the flow: units, and what holds other units under egret
 
 pub mod cli; // the command line
 pub mod sys; // the only folder with `unsafe`

@@ -5,5 +5,9 @@ fn main() -> std::process::ExitCode {
     if let Some(code) = egret::contain::init::entry(std::env::args_os()) {
         return code;
     }
+    // So is the daemon's interceptor; see `intercept`.
+    if let Some(code) = egret::intercept::entry(std::env::args_os()) {
+        return code;
+    }
     egret::cli::main()
 }

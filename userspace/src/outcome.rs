@@ -83,9 +83,11 @@ reasons! {
     NoListener = "no_listener", 503, "this network namespace has no interceptor yet";
     LeaseExpired = "lease_expired", 503, "egret has not been heard from within its lease";
     FlowMapFull = "flow_map_full", 503, "the kernel's table of flows is full";
+    SharedLoopback = "shared_loopback", 403, "loopback is shared with others here, and `[local]` does not open this port";
     KernelDenied = "kernel_denied", 403, "a kernel hook refused the operation";
     // Redirect and identify.
     FlowUnknown = "flow_unknown", 403, "the connection did not come through the kernel hooks";
+    AgentClosed = "agent_closed", 403, "the agent was closed: it is refused everything until an operator opens it";
     AgentUnknown = "agent_unknown", 403, "no policy is attached to the cgroup that opened this connection";
     // DNS.
     MalformedDns = "malformed_dns", 400, "the DNS message could not be parsed";
@@ -125,6 +127,10 @@ reasons! {
     UpstreamTls = "upstream_tls", 502, "the TLS handshake with the upstream failed";
     UpstreamProtocol = "upstream_protocol", 502, "the upstream's answer could not be understood";
     UpstreamTimeout = "upstream_timeout", 504, "the upstream did not answer in time";
+    // Control: what operators and agents ask of the daemon.
+    ControlRefused = "control_refused", 403, "this process may not ask this of the daemon";
+    AttachRefused = "attach_refused", 403, "the cgroup could not be attached";
+    ReloadRefused = "reload_refused", 403, "the new configuration has errors, and the old one stays";
     // Either side, any time.
     ClientTimeout = "client_timeout", 408, "the agent did not finish in time";
     Overloaded = "overloaded", 503, "egret is at one of its limits";

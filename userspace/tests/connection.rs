@@ -12,10 +12,16 @@ mod frames;
 mod http_requests;
 #[path = "connection/opaque.rs"]
 mod opaque;
+#[path = "connection/replaced.rs"]
+mod replaced;
+#[path = "connection/replaced_edges.rs"]
+mod replaced_edges;
 #[path = "connection/slow.rs"]
 mod slow;
 #[path = "connection/strict.rs"]
 mod strict;
+#[path = "connection/talk.rs"]
+mod talk;
 #[path = "connection/tls.rs"]
 mod tls;
 #[path = "connection/upstream.rs"]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use egret::dns::serve::{Limits, serve_within};
-use egret::dns::{DnsRecord, Names, Recorder, Server, Standing, is_synthetic};
+use egret::dns::{DnsRecord, NameView, Names, Recorder, Server, Standing, is_synthetic};
 use egret::outcome::{Decision, Reason};
 use egret::policy::{HostName, UnmatchedNames};
 use egret::shutdown::{self, Trigger};
@@ -32,6 +32,19 @@ struct World {
     serving: JoinHandle<()>,
 }
 
+/// Allows `*.allowed.example`.
+struct View(UnmatchedNames);
+
+impl NameView for View {
+    fn allows(&self, name: &HostName) -> bool {
+        name.as_str().ends_with(".allowed.example")
+    }
+
+    fn unmatched(&self) -> UnmatchedNames {
+        self.0
+    }
+}
+
 /// A server that allows `*.allowed.example`.
 async fn world(unmatched: UnmatchedNames) -> World {
     world_within(Limits::default(), unmatched).await
@@ -47,8 +60,7 @@ async fn world_within(limits: Limits, unmatched: UnmatchedNames) -> World {
             seen.lock().unwrap().push((o.name.clone(), o.decision, o.reason));
         })
     };
-    let allowed = Box::new(|h: &HostName| h.as_str().ends_with(".allowed.example"));
-    let server = Server::new(Arc::clone(&names), allowed, unmatched, Recorder::new(sink));
+    let server = Server::new(Arc::clone(&names), Box::new(View(unmatched)), Recorder::new(sink));
     let udp_socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let (udp, tcp) = (udp_socket.local_addr().unwrap(), listener.local_addr().unwrap());

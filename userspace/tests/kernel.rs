@@ -2,11 +2,22 @@
 //! each test says that it was skipped.
 #![expect(clippy::unwrap_used, reason = "a failure of the set-up is a failure of the test")]
 
+#[path = "kernel/agents.rs"]
+mod agents;
+
+#[path = "kernel/feed.rs"]
+mod feed;
+
+#[path = "kernel/shared.rs"]
+mod shared;
+
+#[path = "kernel/wire.rs"]
+mod wire;
+
 #[path = "kernel/world.rs"]
 mod world;
 
 use std::net::SocketAddr;
-use std::process::Command;
 use std::time::Duration;
 
 use egret::outcome::Reason;
@@ -17,8 +28,9 @@ use egret::redirect::self_test;
 
 use world::{World, in_world};
 
+/// With a lease that is longer than a test takes on a busy machine; those about its end end it.
 fn options() -> KernelOptions {
-    KernelOptions::default()
+    KernelOptions { lease: Duration::from_secs(60), ..KernelOptions::default() }
 }
 
 fn address(text: &str) -> SocketAddr {
@@ -26,7 +38,7 @@ fn address(text: &str) -> SocketAddr {
 }
 
 fn reasons(kernel: &Kernel) -> Vec<Reason> {
-    kernel.events().into_iter().map(|e| e.reason).collect()
+    kernel.feed().events().into_iter().map(|e| e.reason).collect()
 }
 
 #[test]
@@ -35,7 +47,7 @@ fn every_hook_fires() {
         let hierarchy = Hierarchy::find().unwrap();
         let proof = self_test::run(&w.kernel, &hierarchy).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(proof.hooks.len(), if proof.ipv6 { 14 } else { 9 });
-        assert_eq!(w.kernel.events(), [], "the test leaves no refusals behind");
+        assert_eq!(w.kernel.feed().events(), [], "the test leaves no refusals behind");
     });
 }
 
@@ -65,7 +77,7 @@ attempt(lambda: go(socket.AF_INET6, ('::ffff:203.0.113.6', 80)))
             assert_eq!((flow.netns, flow.process.uid), (w.netns, 0));
             assert_eq!(flow.process.comm, "python3");
         }
-        assert_eq!(w.kernel.events(), []);
+        assert_eq!(w.kernel.feed().events(), []);
     });
 }
 
@@ -101,7 +113,7 @@ attempt(lambda: u(socket.AF_INET6).sendto(b'x', ('::ffff:203.0.113.5', 443)))
         assert_eq!(w.agent(probe), "EPERM\nEPERM\nEPERM\nEPERM");
         // The control: outside, the namespace has no route, which is another error.
         assert!(!w.outsider(probe).contains("EPERM"));
-        let events = w.kernel.events();
+        let events = w.kernel.feed().events();
         assert_eq!(events.len(), 4);
         for event in &events {
             assert_eq!(event.reason, Reason::UdpRefused);
@@ -213,26 +225,35 @@ fn everything_unknown_is_refused() {
         let flags = AgentFlags::ACTIVE.with(AgentFlags::PRIVATE_NETNS);
         assert_eq!(w.agent(probe), "ok");
 
-        w.kernel.expire().unwrap();
+        w.kernel.feed().expire().unwrap();
         assert_eq!(w.agent(probe), "EPERM");
-        w.kernel.beat().unwrap();
+        w.kernel.feed().beat().unwrap();
         assert_eq!(w.agent(probe), "ok");
 
-        w.kernel.remove_listeners(w.netns).unwrap();
+        w.kernel.remove_listeners(w.netns, w.cgroup.id()).unwrap();
         assert_eq!(w.agent(probe), "EPERM");
-        w.kernel.set_listeners(w.netns, ports).unwrap();
+        w.kernel.set_listeners(w.netns, w.cgroup.id(), ports).unwrap();
         assert_eq!(w.agent(probe), "ok");
 
         w.kernel.set_agent(w.cgroup.id(), AgentFlags::default()).unwrap();
         assert_eq!(w.agent(probe), "EPERM");
         w.kernel.remove_agent(w.cgroup.id()).unwrap();
         assert_eq!(w.agent(probe), "EPERM");
+        // With the agent its listeners are forgotten.
         w.kernel.set_agent(w.cgroup.id(), flags).unwrap();
+        assert_eq!(w.agent(probe), "EPERM");
+        w.kernel.set_listeners(w.netns, w.cgroup.id(), ports).unwrap();
         assert_eq!(w.agent(probe), "ok");
 
         assert_eq!(
             reasons(&w.kernel),
-            [Reason::LeaseExpired, Reason::NoListener, Reason::AgentUnknown, Reason::AgentUnknown]
+            [
+                Reason::LeaseExpired,
+                Reason::NoListener,
+                Reason::AgentUnknown,
+                Reason::AgentUnknown,
+                Reason::NoListener
+            ]
         );
     });
 }
@@ -266,8 +287,8 @@ for _ in range(6):
         let probe = "attempt(lambda: socket.create_connection(('203.0.113.5', 443)).close())";
         assert_eq!(w.agent(probe), "ok");
         assert_eq!(w.agent(probe), "EPERM");
-        assert_eq!(w.kernel.sweep_flows(Duration::from_secs(60)).unwrap(), 0);
-        assert!(w.kernel.sweep_flows(Duration::ZERO).unwrap() > 0);
+        assert_eq!(w.kernel.feed().sweep_flows(Duration::from_secs(60)).unwrap(), 0);
+        assert!(w.kernel.feed().sweep_flows(Duration::ZERO).unwrap() > 0);
         assert_eq!(w.agent(probe), "ok");
     });
 }
@@ -279,7 +300,7 @@ fn a_connection_that_fails_leaves_no_flow() {
         // second loop never gets as far as a packet, because its device has no route.
         let mut ports = w.ports();
         ports.tcp4 = agent_ebpf::address::Port::new(9);
-        w.kernel.set_listeners(w.netns, ports).unwrap();
+        w.kernel.set_listeners(w.netns, w.cgroup.id(), ports).unwrap();
         let out = w.agent(
             "
 for _ in range(4):
@@ -296,112 +317,6 @@ attempt(lambda: socket.create_connection(('203.0.113.5', 443)))
         );
         assert!(!out.contains("EPERM"), "{out}");
         assert!(!out.contains("ok"), "{out}");
-        assert_eq!(w.kernel.sweep_flows(Duration::ZERO).unwrap(), 0);
-    });
-}
-
-/// A veth whose far end lives in another namespace; packets that reach it are counted there.
-fn with_wire() {
-    let sh = |line: &str| {
-        let out = Command::new("sh").args(["-ec", line]).output().unwrap();
-        assert!(out.status.success(), "{line}: {}", String::from_utf8_lossy(&out.stderr));
-    };
-    sh("ip link add out type veth peer name far
-        sysctl -qw net.ipv6.conf.out.accept_dad=0 net.ipv6.conf.far.accept_dad=0 || true
-        ip addr add 10.9.0.1/24 dev out; ip -6 addr add fd00:9::1/64 dev out nodad
-        ip link set out up; ip link set far up
-        ip neigh add 10.9.0.2 lladdr 02:00:00:00:00:02 dev out
-        ip -6 neigh add fd00:9::2 lladdr 02:00:00:00:00:02 dev out
-        ip route add default via 10.9.0.2; ip -6 route add default via fd00:9::2");
-}
-
-/// IP packets that an agent's probe put on the wire, by the marker in their payload.
-fn count_on_wire(run: impl FnOnce() -> String) -> (usize, String) {
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, sockopt};
-    use nix::sys::time::{TimeVal, TimeValLike as _};
-    // SOCK_DGRAM on AF_PACKET: every packet of every interface, without its link header.
-    let all = nix::sys::socket::SockProtocol::EthAll;
-    let tap =
-        socket(AddressFamily::Packet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, all).unwrap();
-    setsockopt(&tap, sockopt::ReceiveTimeout, &TimeVal::milliseconds(200)).unwrap();
-    let out = run();
-    let mut seen = 0;
-    let mut buffer = [0; 2048];
-    use std::os::fd::AsRawFd as _;
-    while let Ok((n, Some(from))) =
-        nix::sys::socket::recvfrom::<nix::sys::socket::LinkAddr>(tap.as_raw_fd(), &mut buffer)
-    {
-        if from.ifindex() != 1 && buffer[..n].windows(7).any(|b| b == b"MARKER!") {
-            seen += 1;
-        }
-    }
-    (seen, out)
-}
-
-#[test]
-fn no_trick_puts_a_packet_on_the_wire() {
-    in_world(options(), |w| {
-        with_wire();
-        // Each trick is aimed at loopback or at the resolver's port, which the address hooks let
-        // pass or rewrite, and then forced out of the veth.
-        let tricks = [
-            (
-                "SO_BINDTODEVICE",
-                "
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.setsockopt(socket.SOL_SOCKET, 25, b'out')
-attempt(lambda: s.sendto(b'MARKER!', ('10.9.0.2', 53)) and None)
-",
-            ),
-            (
-                "IP_PKTINFO",
-                "
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-info = struct.pack('=I4s4s', socket.if_nametoindex('out'), socket.inet_aton('10.9.0.1'), b'\\0'*4)
-attempt(lambda: s.sendmsg([b'MARKER!'], [(0, 8, info)], 0, ('10.9.0.2', 53)) and None)
-",
-            ),
-            (
-                "IPV6_PKTINFO",
-                "
-s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-info = socket.inet_pton(socket.AF_INET6, 'fd00:9::1') + struct.pack('=I', socket.if_nametoindex('out'))
-attempt(lambda: s.sendmsg([b'MARKER!'], [(41, 50, info)], 0, ('fd00:9::2', 53)) and None)
-",
-            ),
-            (
-                "IPV6_RTHDR type 4",
-                "
-s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-segment = socket.inet_pton(socket.AF_INET6, 'fd00:9::2')
-header = struct.pack('!BBBBBBH', 0, 4, 4, 1, 1, 0, 0) + b'\\0'*16 + segment
-s.setsockopt(41, 57, header)
-attempt(lambda: s.sendto(b'MARKER!', ('fd00:9::2', 53)) and None)
-",
-            ),
-            (
-                "IP_UNICAST_IF",
-                "
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.setsockopt(0, 50, struct.pack('!I', socket.if_nametoindex('out')))
-attempt(lambda: s.sendto(b'MARKER!', ('10.9.0.2', 53)) and None)
-",
-            ),
-            (
-                "an inherited address",
-                "
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-attempt(lambda: s.sendto(b'MARKER!', ('10.9.0.2', 4242)) and None)
-",
-            ),
-        ];
-        for (trick, script) in tricks {
-            let (control, out) = count_on_wire(|| w.outsider(script));
-            assert!(control > 0, "{trick}: the control put nothing on the wire ({out})");
-            let (leaked, out) = count_on_wire(|| w.agent(script));
-            assert_eq!(leaked, 0, "{trick}: a packet left ({out})");
-        }
-        let reasons = reasons(&w.kernel);
-        assert!(reasons.contains(&Reason::NotLoopback), "no packet met the last hook: {reasons:?}");
+        assert_eq!(w.kernel.feed().sweep_flows(Duration::ZERO).unwrap(), 0);
     });
 }

@@ -5,8 +5,17 @@
 #[path = "pins/world.rs"]
 mod world;
 
+#[path = "pins/adopted.rs"]
+mod adopted;
+
+#[path = "pins/guards.rs"]
+mod guards;
+
 #[path = "pins/killed.rs"]
 mod killed;
+
+#[path = "pins/nested.rs"]
+mod nested;
 
 #[path = "pins/running.rs"]
 mod running;
@@ -14,9 +23,11 @@ mod running;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
+use agent_ebpf::abi::ABI_VERSION;
 use egret::redirect::bpffs::{Bpffs, BpffsError};
-use egret::redirect::ebpf::{Kernel, KernelError};
+use egret::redirect::ebpf::{Kernel, KernelError, Overlap};
 use egret::redirect::pins::{MapPins, PinError, Pins};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
@@ -96,14 +107,14 @@ fn what_is_attached_outlives_the_daemon_until_it_is_detached() {
         assert!(wire.packets() >= 2, "the control: before egret, both leave");
 
         let kernel = Kernel::load(&options).unwrap();
-        let attachment = kernel.attach_pinned(&cgroup, "tri.age").unwrap();
+        let attachment = kernel.attach_pinned(&cgroup, "tri.age", Overlap::Refuse).unwrap();
         let listeners = serve(&kernel, &cgroup);
         assert_eq!(run(place, &tries()), SERVED);
-        let again = pin_error(kernel.attach_pinned(&cgroup, "other"));
+        let again = pin_error(kernel.attach_pinned(&cgroup, "other", Overlap::Refuse));
         assert!(matches!(again, PinError::Overlap(name) if name == "tri.age"));
 
         // The daemon dies; nothing is closed in good order.
-        kernel.expire().unwrap();
+        kernel.feed().expire().unwrap();
         drop((kernel, attachment, listeners));
         assert_eq!(run(place, &tries()), CLOSED);
         assert!(matches!(pin_error(Kernel::load(&options)), PinError::AlreadyPinned(_)));
@@ -114,7 +125,7 @@ fn what_is_attached_outlives_the_daemon_until_it_is_detached() {
         assert!(adopted.is_empty());
         assert_eq!((attachment.name(), attachment.cgroup()), (Some("tri.age"), cgroup.id()));
         // The agent is still known; the listeners of the dead are not trusted.
-        kernel.beat().unwrap();
+        kernel.feed().beat().unwrap();
         assert_eq!(run(place, &tries()), CLOSED);
         let _listeners = serve(&kernel, &cgroup);
         assert_eq!(run(place, &tries()), SERVED);
@@ -139,7 +150,7 @@ fn an_attachment_in_part_is_closed_and_completed() {
             let cgroup = group();
             let place = Some(cgroup.path());
             let pins = folder.join("bpf/agents/a");
-            drop(kernel.attach_pinned(&cgroup, "a").unwrap());
+            drop(kernel.attach_pinned(&cgroup, "a", Overlap::Refuse).unwrap());
             keep_pins(&pins, keep);
 
             let refused = pin_error(kernel.adopt_attachment("a"));
@@ -174,12 +185,12 @@ fn every_map_is_found_or_none_is() {
         let pins = Pins::new(folder.join("bpf"));
         assert!(matches!(pin_error(Kernel::adopt(&options)), PinError::MissingMap { .. }));
         let cgroup = group();
-        drop(Kernel::load(&options).unwrap().attach_pinned(&cgroup, "a").unwrap());
+        drop(Kernel::load(&options).unwrap().attach_pinned(&cgroup, "a", Overlap::Refuse).unwrap());
         Kernel::adopt(&options).unwrap();
 
         let maps = folder.join("bpf/maps");
         for role in ["AGENTS", "SOCKS", "STATS"] {
-            let (name, away) = (format!("{role}_v1"), format!("{role}_v2"));
+            let (name, away) = (format!("{role}_v{ABI_VERSION}"), format!("{role}_v999"));
             fs::rename(maps.join(&name), folder.join("bpf").join(&name)).unwrap();
             let refused = pin_error(Kernel::adopt(&options));
             assert!(matches!(refused, PinError::MissingMap { role: r, .. } if r == role));
@@ -187,17 +198,18 @@ fn every_map_is_found_or_none_is() {
             let refused = pin_error(Kernel::load(&options));
             assert!(matches!(refused, PinError::MissingMap { role: r, .. } if r == role));
             fs::rename(folder.join("bpf").join(&name), maps.join(&away)).unwrap();
-            assert_eq!(pins.maps().unwrap(), MapPins::OtherAbi(2));
+            assert_eq!(pins.maps().unwrap(), MapPins::OtherAbi(999));
             assert!(matches!(
                 pin_error(Kernel::adopt(&options)),
-                PinError::AbiMismatch { found: 2, .. }
+                PinError::AbiMismatch { found: 999, .. }
             ));
             fs::rename(maps.join(&away), maps.join(&name)).unwrap();
         }
         // One map under the name of another.
-        fs::rename(maps.join("LEASE_v1"), folder.join("bpf/LEASE_v1")).unwrap();
-        fs::rename(maps.join("AGENTS_v1"), maps.join("LEASE_v1")).unwrap();
-        fs::rename(folder.join("bpf/LEASE_v1"), maps.join("AGENTS_v1")).unwrap();
+        let at = |role: &str| maps.join(format!("{role}_v{ABI_VERSION}"));
+        fs::rename(at("LEASE"), folder.join("bpf/away")).unwrap();
+        fs::rename(at("AGENTS"), at("LEASE")).unwrap();
+        fs::rename(folder.join("bpf/away"), at("AGENTS")).unwrap();
         let refused = pin_error(Kernel::adopt(&options));
         assert!(matches!(refused, PinError::Layout { .. }), "{refused:?}");
     });
@@ -208,7 +220,7 @@ fn a_link_under_the_name_of_another_and_a_group_that_is_gone_are_noticed() {
     as_root(|folder| {
         let kernel = Kernel::load(&pinned(folder)).unwrap();
         let cgroup = group();
-        drop(kernel.attach_pinned(&cgroup, "a").unwrap());
+        drop(kernel.attach_pinned(&cgroup, "a", Overlap::Refuse).unwrap());
         let pins = folder.join("bpf/agents/a");
         let rename = |a: &str, b: &str| fs::rename(pins.join(a), pins.join(b)).unwrap();
         let exchange = || {
@@ -226,7 +238,7 @@ fn a_link_under_the_name_of_another_and_a_group_that_is_gone_are_noticed() {
         let gone = || {
             matches!(kernel.adopt_attachment("a"), Err(KernelError::Pins(PinError::CgroupGone(_))))
         };
-        let moment = std::time::Duration::from_millis(50);
+        let moment = Duration::from_millis(50);
         assert!((0..200).any(|_| gone() || {
             std::thread::sleep(moment);
             false
@@ -235,7 +247,7 @@ fn a_link_under_the_name_of_another_and_a_group_that_is_gone_are_noticed() {
         assert!(kernel.pins().unwrap().agents().unwrap().is_empty());
         // Its name is free again.
         let next = group();
-        kernel.attach_pinned(&next, "a").unwrap().detach().unwrap();
+        kernel.attach_pinned(&next, "a", Overlap::Refuse).unwrap().detach().unwrap();
     });
 }
 
@@ -251,6 +263,7 @@ fn programs_are_replaced_under_load_without_a_gap() {
         let load = "
 refused = passed = rounds = 0
 os.set_blocking(0, False)
+print('ready'); sys.stdout.flush()
 while True:
     rounds += 1
     u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -266,9 +279,10 @@ print(rounds > 100, refused == rounds, passed == 0)
 ";
         let under_load = |group: Option<&Path>, meanwhile: &mut dyn FnMut()| {
             let mut child = start(group, load);
-            std::thread::sleep(std::time::Duration::from_millis(300));
+            assert_eq!(running::line(&mut child), "ready");
+            std::thread::sleep(Duration::from_millis(300));
             meanwhile();
-            std::thread::sleep(std::time::Duration::from_millis(300));
+            std::thread::sleep(Duration::from_millis(300));
             drop(child.stdin.take());
             let out = child.wait_with_output().unwrap();
             String::from_utf8(out.stdout).unwrap().trim().to_owned()
@@ -277,18 +291,21 @@ print(rounds > 100, refused == rounds, passed == 0)
         assert!(wire.packets() > 100, "the control: without egret they leave");
 
         let kernel = Kernel::load(&options).unwrap();
-        drop(kernel.attach_pinned(&cgroup, "a").unwrap());
+        drop(kernel.attach_pinned(&cgroup, "a", Overlap::Refuse).unwrap());
         let _listeners = serve(&kernel, &cgroup);
         drop(kernel);
         let mut updates = 0;
         let out = under_load(place, &mut || {
-            while updates < 20 {
+            // Where a verifier is slow, the load must not end before.
+            let start = Instant::now();
+            while updates < 20 && start.elapsed() < Duration::from_secs(10) {
                 let next = Kernel::adopt(&options).unwrap();
                 assert_eq!(next.adopt_attachments().unwrap().len(), 1);
                 updates += 1;
             }
         });
-        assert_eq!((out.as_str(), updates), ("True True True", 20));
+        assert_eq!(out, "True True True");
+        assert!(updates >= 3, "only {updates} in ten seconds");
         assert_eq!(wire.packets(), 0);
     });
 }

@@ -18,6 +18,9 @@ pub enum Need {
     /// Network namespaces joined by a veth pair.
     Veth,
     Ipv6,
+    /// systemd as pid 1 with cgroup v2 alone, and no unit of egret: tests install their own.
+    FreshSystemd,
+    SystemdAnalyze,
 }
 
 impl Need {
@@ -32,6 +35,8 @@ impl Need {
             Self::Python => starts("python3", &["--version"]),
             Self::Script => starts("script", &["--version"]),
             Self::Veth => has_veth(),
+            Self::FreshSystemd => has_fresh_systemd(),
+            Self::SystemdAnalyze => starts("systemd-analyze", &["--version"]),
             Self::Ipv6 => Path::new("/proc/net/if_inet6").exists(),
         }
     }
@@ -46,6 +51,15 @@ fn starts(program: &str, args: &[&str]) -> bool {
         .stderr(Stdio::null())
         .status()
         .is_ok_and(|s| s.success())
+}
+
+fn has_fresh_systemd() -> bool {
+    let pid_1 = std::fs::read_to_string("/proc/1/comm").unwrap_or_default();
+    pid_1.trim() == "systemd"
+        && Path::new("/run/systemd/system").is_dir()
+        && Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+        && !Path::new("/etc/systemd/system/egret.service").exists()
+        && !Path::new("/usr/lib/systemd/system/egret.service").exists()
 }
 
 fn has_veth() -> bool {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use egret::audit::{Audit, AuditOptions};
 use egret::connection::{self, Interceptor, InterceptorParts, Settings};
 use egret::forward::resolve::Resolver;
-use egret::identify::{Agent, AgentLink, Flow, OriginalDst, Process, SessionId};
+use egret::identify::{Agent, AgentCell, AgentLink, Flow, OriginalDst, Process, SessionId};
 use egret::inject::CredentialSet;
 use egret::policy::{HostName, Policy};
 use egret::secrets::Operator;
@@ -37,7 +37,7 @@ pub(crate) fn run(folder: &Path, credential: bool) {
         policy: Arc::new(policy),
         credentials: Arc::new(credentials),
     };
-    let agent = Arc::new(Agent { chain: vec![link], session });
+    let agent = Arc::new(AgentCell::new(Agent { chain: vec![link], session }));
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(serve(agent, audit, leaves));
 }
@@ -64,7 +64,7 @@ fn without_credentials(text: &str) -> String {
     format!("{head}[[rule]]{rules}")
 }
 
-async fn serve(agent: Arc<Agent>, audit: Audit, leaves: LeafMinter) {
+async fn serve(agent: Arc<AgentCell>, audit: Audit, leaves: LeafMinter) {
     let name = HostName::parse(NAME).expect("a name");
     let ip: IpAddr = SYNTHETIC.parse().expect("an address");
     let interceptor = Arc::new(Interceptor::new(InterceptorParts {

@@ -99,6 +99,11 @@ impl Journal {
         Ok(record.seq)
     }
 
+    /// The session of records that name none.
+    pub(super) fn session(&self) -> &Arc<str> {
+        &self.session
+    }
+
     pub(super) fn head(&self) -> Head {
         self.head
     }

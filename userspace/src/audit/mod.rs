@@ -205,6 +205,12 @@ impl Audit {
         self.lock().map(|w| w.counters.summary()).unwrap_or_default()
     }
 
+    /// The same for one session, if it is not the only one of this log; afterwards it is forgotten.
+    pub fn take_summary(&self, session: &SessionId) -> Summary {
+        let taken = self.lock().ok().and_then(|mut w| w.sessions.remove(&session.0));
+        taken.map(|counters| counters.summary()).unwrap_or_default()
+    }
+
     /// The records so far of a log in memory; empty for one in files.
     pub fn records(&self) -> Vec<Record> {
         let Ok(writer) = self.lock() else { return Vec::new() };

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::chain::{Hash, Seq};
 use super::line::bounded;
 use super::timestamp::Timestamp;
-use crate::identify::{Agent, Flow, Process, SessionId};
+use crate::identify::{Agent, AgentCell, Flow, Process, SessionId};
 use crate::outcome::{Decision, Reason, Stage};
 use crate::policy::{Denial, Host, Permit, Protocol};
 
@@ -201,9 +201,15 @@ impl Draft {
     /// Who, and the address that was dialled: agent, session, process, ip and port.
     #[must_use]
     pub fn flow(self, flow: &Flow) -> Self {
-        self.agent(&flow.agent)
+        self.whose(&flow.agent)
             .process(&flow.process)
             .dialled(flow.original.0.ip(), flow.original.0.port())
+    }
+
+    /// The same as [`Self::agent`], for an agent as it is now.
+    #[must_use]
+    pub fn whose(self, agent: &AgentCell) -> Self {
+        self.agent_names(agent.names()).session(&agent.session())
     }
 
     /// The agent's chain of names and its session.

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::record::{Event, Record};
 use crate::outcome::{Decision, Reason};
@@ -13,17 +13,17 @@ use crate::outcome::{Decision, Reason};
 pub(super) const HOSTS_MAX: usize = 1000;
 
 /// One row of the summary.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SummaryRow {
     /// `-` when the destination is not known.
     pub host: Arc<str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
     pub count: u64,
 }
 
 /// What a session did, most frequent first.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     pub allowed: Vec<SummaryRow>,
     /// Denied, or asked for and not granted.

@@ -1,6 +1,7 @@
 //! What stands behind the mutex of an [`Audit`](super::Audit): the journal, its checkpoints and
 //! the counters, and how they are opened and closed together.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::sync::Arc;
@@ -12,15 +13,20 @@ use super::checkpoint::{Circumstances, Signer};
 use super::index::{Entry, Index, Kind, open_error};
 use super::journal::{Journal, Sink};
 use super::layout::{Layout, is_journal_name};
-use super::record::{Draft, Event};
+use super::record::{Draft, Event, Record};
 use super::summary::{Counters, Summary};
 use super::timestamp::Timestamp;
 use super::{AuditError, AuditOptions, Durability};
+
+/// How many sessions of one log are counted by themselves.
+const SESSIONS: usize = 4096;
 
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) journal: Journal,
     pub(super) counters: Counters,
+    /// The same for each session that is not the journal's own, until it is asked for and forgotten.
+    pub(super) sessions: HashMap<Arc<str>, Counters>,
     closed: bool,
     /// Outcome and other records that could not be written since the last one that could.
     lost: u64,
@@ -43,7 +49,14 @@ struct Files {
 
 impl Writer {
     pub(super) fn in_memory(journal: Journal) -> Self {
-        Self { journal, counters: Counters::default(), closed: false, lost: 0, files: None }
+        Self {
+            journal,
+            counters: Counters::default(),
+            sessions: HashMap::new(),
+            closed: false,
+            lost: 0,
+            files: None,
+        }
     }
 
     /// Ends what killed writers left, creates the journal and names it in the index, as one step
@@ -95,10 +108,18 @@ impl Writer {
         }
         let written = self.try_append(draft);
         match &written {
-            Ok(_) => self.counters.count(&draft.0),
+            Ok(_) => self.count(&draft.0),
             Err(_) => self.lost += 1,
         }
         Ok(written?)
+    }
+
+    fn count(&mut self, record: &Record) {
+        self.counters.count(record);
+        let known = self.sessions.contains_key(&record.session);
+        if record.session != *self.journal.session() && (known || self.sessions.len() < SESSIONS) {
+            self.sessions.entry(Arc::clone(&record.session)).or_default().count(record);
+        }
     }
 
     fn try_append(&mut self, draft: &mut Draft) -> io::Result<Seq> {

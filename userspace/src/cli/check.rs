@@ -1,4 +1,5 @@
-//! `egret check`: is a policy file right. Exits 0 if every file is, 1 otherwise.
+//! `egret check`: is a policy file, or the daemon's `egret.toml`, right. Exits 0 if every file is, 1
+//! otherwise.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -6,7 +7,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use crate::config::load_policy;
+use crate::config::{is_daemon_config, load_daemon_config, load_policy};
 use crate::policy::CaseTable;
 use crate::policy::parse::Diagnostic;
 
@@ -14,15 +15,16 @@ const EXAMPLES: &str = "\
 Examples:
   egret check policies/coding-agent-github.toml
   egret check --json policies/*.toml
+  egret check /etc/egret/egret.toml         (with every policy that it names)
 
-Exit status: 0 every file is a policy, 1 one of them is not. Warnings do not change it.";
+Exit status: 0 every file is right, 1 one of them is not. Warnings do not change it.";
 
-/// Check policy files (and case tables, by their name *.test.toml): every error at once, with its
-/// place and what to write instead.
+/// Check policy files (and case tables, by their name *.test.toml, and the daemon's egret.toml, by
+/// its [daemon] and [[agent]]): every error at once, with its place and what to write instead.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Policy files.
+    /// Policy files, case tables, or the daemon's configuration.
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// Print one JSON array.
@@ -37,6 +39,9 @@ struct Checked {
     ok: bool,
     rules: usize,
     credentials: usize,
+    /// Of an `egret.toml`; its rules and credentials are those of all its agents.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agents: Option<usize>,
     errors: Vec<Diagnostic>,
     warnings: Vec<Diagnostic>,
 }
@@ -56,6 +61,7 @@ fn check(path: &Path) -> Checked {
         ok: false,
         rules: 0,
         credentials: 0,
+        agents: None,
         errors: Vec::new(),
         warnings: Vec::new(),
     };
@@ -67,11 +73,30 @@ fn check(path: &Path) -> Checked {
         out.ok = out.errors.is_empty();
         return out;
     }
+    if is_daemon_config(path) {
+        return check_daemon(path, out);
+    }
     match load_policy(path) {
         Ok(loaded) => {
             out.ok = true;
             out.rules = loaded.policy.rules.len();
             out.credentials = loaded.policy.credentials.len();
+            out.warnings = loaded.lints;
+        }
+        Err(e) => out.errors = e.diagnostics(),
+    }
+    out
+}
+
+fn check_daemon(path: &Path, mut out: Checked) -> Checked {
+    match load_daemon_config(path) {
+        Ok(loaded) => {
+            out.ok = true;
+            out.agents = Some(loaded.config.agents.len());
+            for policy in loaded.policies.iter().filter_map(|bundle| bundle.load().ok()) {
+                out.rules += policy.policy.rules.len();
+                out.credentials += policy.policy.credentials.len();
+            }
             out.warnings = loaded.lints;
         }
         Err(e) => out.errors = e.diagnostics(),
@@ -91,7 +116,8 @@ fn describe(c: &Checked) -> String {
     out += &if c.ok && c.file.ends_with(".test.toml") {
         format!("{}: ok, a case table\n", c.file)
     } else if c.ok {
-        format!("{}: ok, {rules}, {credentials}\n", c.file)
+        let agents = c.agents.map(|n| format!("{}, ", count(n, "agent"))).unwrap_or_default();
+        format!("{}: ok, {agents}{rules}, {credentials}\n", c.file)
     } else {
         format!("{}: {}\n", c.file, count(c.errors.len(), "error"))
     };
@@ -127,5 +153,20 @@ mod tests {
             !checked.ok && text.contains("bad.toml:2:1: unknown key") && text.contains("2 errors"),
             "{text}"
         );
+    }
+    #[test]
+    fn the_daemons_file_is_checked_with_its_policies() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("egret.toml");
+        let agent = "[[agent]]\nname = \"a\"\nslice = \"a.slice\"\npolicy = \"p.toml\"\n";
+        std::fs::write(&path, agent).unwrap();
+        std::fs::write(dir.path().join("p.toml"), "version = 1\n").unwrap();
+        let checked = check(&path);
+        let text = describe(&checked);
+        assert!(checked.ok && text.contains("ok, 1 agent, 0 rules, 0 credentials"), "{text}");
+        assert!(json(&checked).contains("\"agents\": 1"));
+        std::fs::write(dir.path().join("p.toml"), "version = 2\n").unwrap();
+        let text = describe(&check(&path));
+        assert!(text.contains("p.toml:1:11: this egret") && text.contains("1 error"), "{text}");
     }
 }

@@ -1,7 +1,10 @@
 //! The command line. One file per subcommand; this file is the map.
 
+mod attach;
 mod audit;
+mod ca;
 mod check;
+mod daemon;
 mod doctor;
 mod explain;
 mod generate;
@@ -9,6 +12,8 @@ mod log;
 mod output;
 mod run;
 mod state;
+mod status;
+mod systemd;
 mod test;
 
 use std::path::PathBuf;
@@ -16,7 +21,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::contain::init;
+use crate::{contain::init, intercept};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -47,6 +52,16 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run a command whose every connection is enforced
     Run(run::Args),
+    /// Enforce policies on cgroups, slices, units and containers that exist or will
+    Daemon(daemon::Args),
+    /// Govern a running cgroup, slice, unit, container or process's group
+    Attach(attach::AttachArgs),
+    /// Let an agent's cgroup go, or close it
+    Detach(attach::DetachArgs),
+    /// Let the daemon read egret.toml and every policy again, all or nothing
+    Reload(attach::ReloadArgs),
+    /// Show what the daemon governs
+    Status(status::Args),
     /// Check policy files and print every error at once
     Check(check::Args),
     /// Say what a policy decides about a request, and why
@@ -57,6 +72,10 @@ pub(crate) enum Command {
     Audit(audit::Args),
     /// Say what this machine lets egret promise, and what to do about the rest
     Doctor(doctor::Args),
+    /// Show, trust and replace the authority that agents of the daemon trust
+    Ca(ca::Args),
+    /// Install the units of egret, and hold other units under it
+    Systemd(systemd::Args),
     /// Print a shell's completions
     Completions(generate::CompletionsArgs),
     /// Print the man page
@@ -70,16 +89,26 @@ pub fn main() -> ExitCode {
     if let Some(code) = init::entry(std::env::args_os()) {
         return code;
     }
+    if let Some(code) = intercept::entry(std::env::args_os()) {
+        return code;
+    }
     let cli = Cli::parse();
     log::init();
     let state = cli.state.unwrap_or_else(state::default_dir);
     match cli.command {
         Command::Run(args) => run::run(args, &state),
+        Command::Daemon(args) => daemon::run(args, &state),
+        Command::Attach(args) => attach::attach(args),
+        Command::Detach(args) => attach::detach(&args),
+        Command::Reload(args) => attach::reload(&args),
+        Command::Status(args) => status::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Audit(args) => audit::run(args, &state),
         Command::Doctor(args) => doctor::run(&args, &state),
+        Command::Ca(args) => ca::run(&args, &state),
+        Command::Systemd(args) => systemd::run(&args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man => generate::man(),
     }

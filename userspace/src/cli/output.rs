@@ -2,6 +2,7 @@
 //! columns line up. Text of an agent is made harmless before it reaches a terminal.
 
 use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
 
 use serde::Serialize;
 
@@ -53,6 +54,23 @@ impl Style {
 fn wants_colour() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
         && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
+}
+
+/// Says what went wrong on standard error; the exit code is returned for whoever has to end.
+pub(crate) fn fail(style: Style, message: &str, code: u8) -> ExitCode {
+    say(style, Colour::Red, "error", message);
+    ExitCode::from(code)
+}
+
+/// A message for a person on standard error.
+pub(crate) fn say(style: Style, colour: Colour, what: &str, message: &str) {
+    let mut err = io::stderr().lock();
+    // Nobody is left to tell when stderr is closed.
+    let _ = write!(err, "{} ", style.paint(colour, &format!("egret: {what}:")));
+    for (i, line) in message.lines().enumerate() {
+        let indent = if i == 0 { "" } else { "  " };
+        let _ = writeln!(err, "{indent}{}", style.paint(Colour::Plain, line));
+    }
 }
 
 /// Prints `value` as one line of ASCII JSON.

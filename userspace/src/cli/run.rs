@@ -2,15 +2,16 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::json;
 
 use super::audit::print_summary as show_summary;
-use super::output::{Colour, Style, json_line};
+use super::output::{Colour, Style, fail, json_line, say};
 use crate::audit::Summary;
 use crate::config::PolicyArgs;
+use crate::control::{DEFAULT_RUN, RUN_VARIABLE, client};
 use crate::session::{self, Finished, Options};
 
 const EXAMPLES: &str = "\
@@ -47,6 +48,12 @@ pub(crate) struct Args {
     /// governed, other families such as AF_VSOCK do not
     #[arg(long)]
     allow_io_uring: bool,
+    /// Do it in this process, as root, even where a daemon is
+    #[arg(long)]
+    no_daemon: bool,
+    /// The daemon's folder
+    #[arg(long = "run", value_name = "DIR", default_value = DEFAULT_RUN, env = RUN_VARIABLE)]
+    run: PathBuf,
     /// Keep the command alive when egret is killed; it then reaches nothing
     #[arg(long, hide = true)]
     outlive: bool,
@@ -57,9 +64,13 @@ pub(crate) struct Args {
 
 pub(super) fn run(args: Args, state: &Path) -> ExitCode {
     let style = Style::stderr();
-    let loaded = match args.policy.load() {
+    let bundle = match args.policy.bundle() {
+        Ok(bundle) => bundle,
+        Err(error) => return fail(style, &error.to_string(), 125),
+    };
+    let loaded = match bundle.load() {
         Ok(loaded) => loaded,
-        Err(error) => return failed(style, &error.to_string(), 125),
+        Err(error) => return fail(style, &error.to_string(), 125),
     };
     for lint in &loaded.lints {
         say(style, Colour::Yellow, "warning", &lint.to_string());
@@ -67,6 +78,7 @@ pub(super) fn run(args: Args, state: &Path) -> ExitCode {
     let options = Options {
         name: args.name,
         policy: loaded.policy,
+        bundle,
         command: args.command,
         user: args.user,
         state: state.to_path_buf(),
@@ -74,29 +86,23 @@ pub(super) fn run(args: Args, state: &Path) -> ExitCode {
         allow_io_uring: args.allow_io_uring,
         die_with_parent: !args.outlive,
     };
-    match session::run(&options, |_| ()) {
+    let by_daemon = match client::is_there(&args.run) {
+        Ok(there) => there && !args.no_daemon,
+        Err(error) => return fail(style, &error.to_string(), 125),
+    };
+    let finished = if by_daemon {
+        session::remote::run(&options, &args.run, |_| ())
+    } else {
+        session::run(&options, |_| ())
+    };
+    match finished {
         Ok(finished) => {
             if !args.quiet {
                 summarise(style, &finished, args.json);
             }
             ExitCode::from(finished.status.code())
         }
-        Err(error) => failed(style, &error.to_string(), error.exit_code()),
-    }
-}
-
-fn failed(style: Style, message: &str, code: u8) -> ExitCode {
-    say(style, Colour::Red, "error", message);
-    ExitCode::from(code)
-}
-
-fn say(style: Style, colour: Colour, what: &str, message: &str) {
-    let mut err = io::stderr().lock();
-    // Nobody is left to tell when stderr is closed.
-    let _ = write!(err, "{} ", style.paint(colour, &format!("egret: {what}:")));
-    for (i, line) in message.lines().enumerate() {
-        let indent = if i == 0 { "" } else { "  " };
-        let _ = writeln!(err, "{indent}{}", style.paint(Colour::Plain, line));
+        Err(error) => fail(style, &error.to_string(), error.exit_code()),
     }
 }
 

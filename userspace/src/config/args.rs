@@ -1,16 +1,17 @@
 //! The flags with which every command names a policy.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde::{Deserialize, Serialize};
 
-use super::load::{LoadError, Loaded, load_policy, read_ca};
-use super::shorthand::{add_allow, add_bearer, parse_allow, parse_bearer, parse_resolve};
-use crate::policy::parse::Diagnostic;
-use crate::policy::{Mode, Policy};
+use super::bundle::PolicyBundle;
+use super::gather::gather;
+use super::load::{LoadError, Loaded};
 
 /// A policy file, shorthands, or both: shorthands are added to the file's rules.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
 pub struct PolicyArgs {
     /// The policy file.
     #[arg(long, help_heading = "Policy", value_name = "FILE", env = "EGRET_POLICY")]
@@ -34,58 +35,48 @@ pub struct PolicyArgs {
 }
 
 impl PolicyArgs {
+    /// The policy that these flags name, as written: for a process that may not read the files.
+    /// What this answers loads without an error.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn bundle(&self) -> Result<PolicyBundle, LoadError> {
+        let bundle = gather(self);
+        bundle.load().map(|_| bundle)
+    }
+
+    /// The same, for a process with another working folder: every path is absolute.
+    ///
+    /// # Errors
+    /// When the working folder is not known.
+    pub fn absolute(&self) -> io::Result<Self> {
+        let absolute = |path: &PathBuf| std::path::absolute(path);
+        let bearer = self.bearer.iter().map(|text| absolute_reference(text));
+        Ok(Self {
+            policy: self.policy.as_ref().map(absolute).transpose()?,
+            bearer: bearer.collect::<io::Result<_>>()?,
+            upstream_ca: self.upstream_ca.iter().map(absolute).collect::<io::Result<_>>()?,
+            ..self.clone()
+        })
+    }
+
     /// The policy that these flags name.
     ///
     /// # Errors
     /// When neither a file nor an `--allow` is given, and for everything that is wrong with them.
     pub fn load(&self) -> Result<Loaded, LoadError> {
-        if self.policy.is_none() && self.allow.is_empty() {
-            return Err(LoadError::NoPolicy);
+        gather(self).load()
+    }
+}
+
+/// `HOST=file:PATH` with an absolute path; any other reference as it is.
+fn absolute_reference(text: &str) -> io::Result<String> {
+    match text.split_once("=file:") {
+        Some((host, path)) => {
+            let path = std::path::absolute(Path::new(path))?;
+            Ok(format!("{host}=file:{}", path.display()))
         }
-        let mut errors = Vec::new();
-        let mut loaded = match self.policy.as_deref().map(load_policy) {
-            None => Loaded { policy: Policy::deny_all("command line"), lints: Vec::new() },
-            Some(Ok(loaded)) => loaded,
-            Some(Err(e)) => {
-                errors = e.diagnostics();
-                Loaded { policy: Policy::deny_all("invalid"), lints: Vec::new() }
-            }
-        };
-        let file_is_good = errors.is_empty();
-        let policy = &mut loaded.policy;
-        let mut check = |flag: &str, result: Result<(), String>| {
-            if let Err(why) = result {
-                errors.push(Diagnostic::about(flag, why));
-            }
-        };
-        let mut allows_are_good = true;
-        for text in &self.allow {
-            let added = parse_allow(text).map(|rule| add_allow(policy, rule));
-            allows_are_good &= added.is_ok();
-            check(&format!("--allow '{}'", text.escape_debug()), added);
-        }
-        for text in &self.bearer {
-            let added = parse_bearer(text).and_then(|c| match add_bearer(policy, c) {
-                // Without all rules at hand, a missing one says nothing.
-                Err(_) if !(file_is_good && allows_are_good) => Ok(()),
-                other => other,
-            });
-            check("--bearer", added);
-        }
-        for text in &self.resolve {
-            let added = parse_resolve(text).map(|(name, to)| {
-                policy.upstream.resolve.insert(name, to);
-            });
-            check(&format!("--resolve '{}'", text.escape_debug()), added);
-        }
-        for path in &self.upstream_ca {
-            let added = read_ca(path).map(|pem| policy.upstream.ca.push(pem));
-            check(&format!("--upstream-ca {}", path.display()), added);
-        }
-        if self.audit_mode {
-            policy.mode = Mode::Audit;
-        }
-        if errors.is_empty() { Ok(loaded) } else { Err(LoadError::Invalid(errors)) }
+        None => Ok(text.to_owned()),
     }
 }
 

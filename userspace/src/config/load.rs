@@ -1,17 +1,11 @@
-//! Reads a policy with everything it names: the files it uses and its CA certificates.
+//! A policy that is complete, or everything that is wrong with it.
 
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::Read as _;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject as _;
-
+use super::PolicyArgs;
 use crate::policy::Policy;
-use crate::policy::parse::{Diagnostic, Loader, UsedFile, parse, preset, stem, unknown_preset};
+use crate::policy::parse::Diagnostic;
 
 /// A policy that is complete, and what `check` would warn of.
 #[derive(Clone, Debug)]
@@ -54,92 +48,18 @@ fn listed(found: &[Diagnostic]) -> String {
     out
 }
 
-/// Larger than any policy; keeps a mistake such as `--policy /dev/zero` from filling memory.
-const LARGEST_FILE: u64 = 1 << 20;
-
 /// Reads, parses and completes a policy file.
 ///
 /// # Errors
 /// Every error in it, in the files it uses and in its CA files.
 pub fn load_policy(path: &Path) -> Result<Loaded, LoadError> {
-    let file = path.display().to_string();
-    let text =
-        read_text(path).map_err(|why| LoadError::Invalid(vec![Diagnostic::about(&file, why)]))?;
-    let mut parsed = parse(&file, &text, &Disk).map_err(LoadError::Invalid)?;
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let mut errors = Vec::new();
-    for ca in &parsed.ca {
-        match read_ca(&folder.join(&ca.path)) {
-            Ok(pem) => parsed.policy.upstream.ca.push(pem),
-            Err(why) => errors.push(ca.at.say(format!("`{}`: {why}", ca.path))),
-        }
-    }
-    if !errors.is_empty() {
-        return Err(LoadError::Invalid(errors));
-    }
-    if world_writable(path) {
-        parsed.lints.push(Diagnostic::about(&file, "anyone may write this file, agents included"));
-    }
-    Ok(Loaded { policy: parsed.policy, lints: parsed.lints })
-}
-
-/// Reads a text of bounded size.
-///
-/// # Errors
-/// Says why not, as one clause.
-pub(super) fn read_text(path: &Path) -> Result<String, String> {
-    let file = File::open(path).map_err(|e| format!("cannot be opened: {e}"))?;
-    let mut bytes = Vec::new();
-    file.take(LARGEST_FILE + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|e| format!("cannot be read: {e}"))?;
-    if u64::try_from(bytes.len()).is_ok_and(|n| n > LARGEST_FILE) {
-        return Err("is larger than 1 MiB, which no policy is".into());
-    }
-    String::from_utf8(bytes).map_err(|_| "is not UTF-8 text".into())
-}
-
-/// Reads PEM text and checks that it holds certificates.
-///
-/// # Errors
-/// Says why not, as one clause.
-pub(super) fn read_ca(path: &Path) -> Result<Arc<str>, String> {
-    let text = read_text(path)?;
-    let mut count = 0;
-    for certificate in CertificateDer::pem_slice_iter(text.as_bytes()) {
-        certificate.map_err(|e| format!("is not valid PEM: {e}"))?;
-        count += 1;
-    }
-    if count == 0 { Err("holds no certificate in PEM".into()) } else { Ok(text.into()) }
-}
-
-fn world_writable(path: &Path) -> bool {
-    path.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o002 != 0)
-}
-
-/// Finds presets by name, and files by a path relative to the file that uses them.
-struct Disk;
-
-impl Loader for Disk {
-    fn load(&self, from: &str, name: &str) -> Result<UsedFile, String> {
-        if !name.contains('/') && !name.ends_with(".toml") {
-            return preset(name).ok_or_else(|| unknown_preset(name));
-        }
-        let path = Path::new(from).parent().unwrap_or(Path::new("")).join(name);
-        let text = read_text(&path).map_err(|why| format!("`{name}` {why}"))?;
-        let id = path.canonicalize().unwrap_or_else(|_| PathBuf::from(&path));
-        Ok(UsedFile {
-            id: id.display().to_string(),
-            file: path.display().to_string(),
-            prefix: stem(name).to_owned(),
-            text,
-        })
-    }
+    PolicyArgs { policy: Some(path.to_owned()), ..PolicyArgs::default() }.load()
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
 

@@ -15,7 +15,7 @@ use crate::forward::dial::{DialLimits, Dialer, Resolve};
 use crate::forward::pool::{Connector, Shelf};
 use crate::http::limits::Ledger;
 use crate::http::serve::ServeLimits;
-use crate::identify::{Agent, SessionId};
+use crate::identify::{Agent, AgentCell, SessionId};
 use crate::policy::{Host, HostName, Policy, UpstreamSettings};
 use crate::tls::leaf::LeafMinter;
 use crate::tls::peek::Rewind;
@@ -128,8 +128,8 @@ impl Interceptor {
         Arc::clone(&self.places).try_acquire_owned().ok()
     }
 
-    pub(super) fn agent_state(&self, agent: &Agent) -> Arc<AgentState> {
-        let key = (agent.session.clone(), agent.names());
+    pub(super) fn agent_state(&self, agent: &AgentCell) -> Arc<AgentState> {
+        let key = (agent.session(), agent.names());
         Arc::clone(self.lock().entry(key).or_default())
     }
 

@@ -1,20 +1,25 @@
 //! A connection that policy lets pass unopened: recorded, dialled, copied.
 
+use std::pin::pin;
 use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::Connection;
+use super::standing::over;
+use super::{Connection, record};
 use crate::audit::{Event, Outcome};
 use crate::forward::tcp;
 use crate::outcome::{Decision, Reason, Stage};
-use crate::policy::{Denial, Permit};
+use crate::policy::{Denial, Host, Permit};
 use crate::shutdown::Watcher;
 use crate::tls::peek::Rewind;
 
+/// `opened`: what was read of the connection before it was allowed, as the host that it is for and
+/// whether it is TLS.
 pub(super) async fn relay<IO>(
     connection: &Connection,
     permit: &Permit,
+    opened: Option<(&Host, bool)>,
     io: Rewind<IO>,
     shutdown: &mut Watcher,
 ) where
@@ -36,20 +41,38 @@ pub(super) async fn relay<IO>(
     if guard.durable().await.is_err() {
         return record(guard.finish(ended(Reason::AuditUnavailable)));
     }
-    let upstream = match interceptor.connector.dialer.dial(permit, connection.upstream()).await {
-        Ok(upstream) => upstream,
-        Err(error) => {
-            return record(guard.finish(ended(error.reason()).message(&error.to_string())));
+    let mut denied = None;
+    let end = async {
+        let still = |agent: &_| connection.passes(agent, opened);
+        tokio::select! {
+            denial = over(connection.watch.clone(), still) => denied.insert(denial).reason,
+            () = shutdown.draining() => Reason::ShuttingDown,
         }
     };
-    let copying = tcp::copy(io, upstream, allowance, interceptor.settings.idle);
-    let outcome = tokio::select! {
-        copied = copying => Outcome {
-            reason: copied.reason,
-            ..Outcome::closed().bytes(copied.up, copied.down)
-        },
-        () = shutdown.draining() => ended(Reason::ShuttingDown),
+    let mut outcome = {
+        let mut end = pin!(end);
+        let agent = connection.flow.agent.current();
+        let dialling = interceptor.connector.dialer.dial(permit, connection.upstream(&agent));
+        let dialled = tokio::select! {
+            biased; // nothing is dialled after a change that was not looked at
+            reason = &mut end => Err(ended(reason)),
+            dialled = dialling => {
+                dialled.map_err(|e| ended(e.reason()).message(&e.to_string()))
+            }
+        };
+        match dialled {
+            Ok(upstream) => {
+                let idle = interceptor.settings.idle;
+                let copied = tcp::copy(io, upstream, allowance, idle, end).await;
+                let outcome = Outcome { reason: copied.reason, ..Outcome::closed() };
+                outcome.bytes(copied.up, copied.down)
+            }
+            Err(outcome) => outcome,
+        }
     };
+    if let Some(denial) = denied {
+        outcome.message = denial.message;
+    }
     record(guard.finish(outcome));
 }
 
@@ -57,6 +80,3 @@ pub(super) async fn relay<IO>(
 fn ended(reason: Reason) -> Outcome {
     Outcome::closed().reason(reason)
 }
-
-/// The log reports its own failures; an outcome is not a condition of anything.
-fn record<T, E>(_: Result<T, E>) {}

@@ -119,8 +119,16 @@ async fn answer_all<IO>(
     };
     let limits =
         serve::ServeLimits { head_timeout: PATIENCE, ..connection.interceptor.settings.serve };
+    let leave = async {
+        let mut watch = connection.watch.clone();
+        tokio::select! {
+            // What was refused may be allowed now: the next connection will tell.
+            _ = watch.changed() => {}
+            () = shutdown.draining() => {}
+        }
+    };
     // How a refused connection ends changes nothing: its record is written.
-    let _ = serve::serve(io, spoken, &limits, answer, shutdown).await;
+    let _ = serve::serve(io, spoken, &limits, answer, leave).await;
 }
 
 fn refusal(

@@ -183,8 +183,18 @@ impl Child {
             relay.finish();
             relay.outer.restore();
         }
-        waitpid(self.pid, None)?;
+        self.reap()?;
         Ok(status)
+    }
+
+    /// Waits for init's end, which is the end of everything inside. It may be another's child.
+    fn reap(&self) -> io::Result<()> {
+        match waitpid(self.pid, None) {
+            Err(nix::errno::Errno::ECHILD) => {
+                crate::sys::poll::wait(&[(self.pidfd.as_raw_fd(), PollFlags::POLLIN)]).map(drop)
+            }
+            other => Ok(other.map(drop)?),
+        }
     }
 
     fn serve(

@@ -20,6 +20,14 @@ pub fn protect_self() -> io::Result<()> {
     change(Resource::RLIMIT_CORE, |_, _| 0)
 }
 
+/// The same without a change of limits, which the command would inherit.
+///
+/// # Errors
+/// The error of `prctl(2)`.
+pub fn protect_memory() -> io::Result<()> {
+    Ok(set_dumpable(false)?)
+}
+
 /// Raises the soft limit of open files to the hard limit: every connection is two.
 ///
 /// # Errors

@@ -16,9 +16,9 @@ mod child;
 pub mod env;
 pub mod hardening;
 pub mod init;
-mod mountinfo;
+pub(crate) mod mountinfo;
 mod plan;
-mod seccomp;
+pub(crate) mod seccomp;
 mod spawn;
 mod terminal;
 pub mod trust;
@@ -27,7 +27,7 @@ mod wire;
 
 pub use child::{Child, ExitStatus, Killer};
 pub use plan::{Plan, TrustFiles};
-pub use spawn::{ContainError, Spec, spawn};
+pub use spawn::{ContainError, Remote, Spec, Terminals, launch_for, spawn};
 
 /// Where the agent finds the certificates to trust. On a file system of its own, read-only.
 pub const TRUST_DIR: &str = "/run/egret/trust";

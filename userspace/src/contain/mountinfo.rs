@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 /// One mount, as far as it matters here.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Mount {
-    pub(super) point: PathBuf,
+pub(crate) struct Mount {
+    pub(crate) point: PathBuf,
     pub(super) kind: String,
     /// The folder of the file system that is mounted there.
     root: PathBuf,
@@ -47,7 +47,7 @@ impl Mount {
 }
 
 /// Decodes /proc/self/mountinfo (proc_pid_mountinfo(5)). Lines that do not parse are left out.
-pub(super) fn mounts(text: &[u8]) -> Vec<Mount> {
+pub(crate) fn mounts(text: &[u8]) -> Vec<Mount> {
     text.split(|&b| b == b'\n').filter_map(mount).collect()
 }
 
@@ -61,7 +61,7 @@ fn mount(line: &[u8]) -> Option<Mount> {
 
 /// Where `path` (without symlinks) may be seen besides: other mounts of the same part of the same
 /// file system. A mount on top may hide one of them.
-pub(super) fn aliases(mounts: &[Mount], path: &Path) -> Vec<PathBuf> {
+pub(crate) fn aliases(mounts: &[Mount], path: &Path) -> Vec<PathBuf> {
     // The last of the longest: what was mounted later is on top.
     let holder = mounts
         .iter()

@@ -38,6 +38,8 @@ pub struct Plan {
     /// Whether everything inside dies with egret. Off only in tests that watch an orphaned agent
     /// get nowhere.
     pub die_with_parent: bool,
+    /// File mode creation mask of the command; `None`: as it is.
+    pub umask: Option<u32>,
     /// Whether a terminal is given to the command when egret has one.
     pub terminal: bool,
 }
@@ -87,6 +89,7 @@ impl Plan {
             keep_privileges: false,
             allow_io_uring: false,
             die_with_parent: true,
+            umask: None,
             terminal: true,
         }
     }

@@ -118,7 +118,7 @@ const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 
 /// The flags of clone3 are in memory, where no filter can look. ENOSYS makes the C library use
 /// clone instead.
-fn clone3_guard() -> Vec<sock_filter> {
+pub(crate) fn clone3_guard() -> Vec<sock_filter> {
     const JUMP_IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
     let number = u32::try_from(libc::SYS_clone3).expect("435");
     let enosys = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();

@@ -17,6 +17,7 @@ use super::hardening::original_limits;
 use super::plan::Plan;
 use super::terminal::Outer;
 use super::wire::{self, Event, Failure, INIT_ARGUMENT, Order, Request, Step};
+use crate::sys::signal::Caught;
 use crate::sys::{fdpass, process};
 
 /// A command to contain.
@@ -88,7 +89,7 @@ pub fn spawn(spec: Spec<'_>) -> Result<Child, ContainError> {
     };
     let signals = catch_signals().map_err(setup("catch signals"))?;
     let (ours, theirs) = fdpass::pair().map_err(setup("open a socket pair"))?;
-    let (pid, pidfd) = start_init(&order, spec.cgroup, spec.netns, &theirs, spec.launcher)
+    let (pid, pidfd) = start_init(&order, spec.cgroup, spec.netns, &theirs, spec.launcher, None)
         .map_err(setup("start the init process (it needs root)"))?;
     drop(theirs);
     let mut child = Child::new(pid, pidfd, ours, outer, die_with_parent, signals);
@@ -123,12 +124,87 @@ fn handshake(child: &mut Child) -> Result<(), Failure> {
     }
 }
 
+/// A command that one process starts (the daemon, which may) for another (the user's, whose
+/// terminal and signals it has).
+#[derive(Debug)]
+pub struct Remote {
+    outer: Option<Outer>,
+    signals: Option<Caught>,
+}
+
+/// What a daemon needs to know of the user's side to start the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terminals {
+    /// Which of 0, 1 and 2 become the command's terminal; `None`: no terminal.
+    pub replaced: Option<[bool; 3]>,
+    pub foreground: bool,
+}
+
+impl Remote {
+    /// The user's side: looks at the terminal, and catches the signals that are to be passed on.
+    ///
+    /// # Errors
+    /// When signals cannot be caught.
+    pub fn prepare() -> Result<Self, ContainError> {
+        let signals = catch_signals().map_err(setup("catch signals"))?;
+        Ok(Self { outer: Outer::detect(), signals })
+    }
+
+    pub fn terminals(&self) -> Terminals {
+        Terminals {
+            replaced: self.outer.as_ref().map(Outer::replaced),
+            foreground: self.outer.as_ref().is_none_or(Outer::begins_in_foreground),
+        }
+    }
+
+    /// Takes over what the daemon started: from here on the command lives as long as this process.
+    ///
+    /// # Errors
+    /// See [`ContainError`]; nothing of the command runs then.
+    pub fn take_over(
+        self,
+        pid: nix::unistd::Pid,
+        pidfd: OwnedFd,
+        socket: OwnedFd,
+        command: &str,
+    ) -> Result<Child, ContainError> {
+        let mut child = Child::new(pid, pidfd, socket, self.outer, true, self.signals);
+        handshake(&mut child).map_err(|f| ContainError::from_failure(f, command.to_owned()))?;
+        Ok(child)
+    }
+}
+
+/// The daemon's side: starts init with the user's standard streams. Answers its pid (a child of
+/// this process, to be reaped by it), its pidfd and the socket that the user's side takes over.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn launch_for(
+    spec: Spec<'_>,
+    terminals: Terminals,
+    limits: Vec<(u32, u64)>,
+    stdio: [BorrowedFd<'_>; 3],
+) -> Result<(nix::unistd::Pid, OwnedFd, OwnedFd), ContainError> {
+    let order = Order {
+        terminal: terminals.replaced,
+        foreground: terminals.foreground,
+        limits,
+        plan: spec.plan,
+    };
+    let (theirs, inits) = fdpass::pair().map_err(setup("open a socket pair"))?;
+    let (pid, pidfd) =
+        start_init(&order, spec.cgroup, spec.netns, &inits, spec.launcher, Some(stdio))
+            .map_err(setup("start the init process (it needs root)"))?;
+    Ok((pid, pidfd, theirs))
+}
+
 fn start_init(
     order: &Order,
     cgroup: BorrowedFd<'_>,
     netns: BorrowedFd<'_>,
     socket: &OwnedFd,
     launcher: Option<PathBuf>,
+    stdio: Option<[BorrowedFd<'_>; 3]>,
 ) -> io::Result<(nix::unistd::Pid, OwnedFd)> {
     let order = high(memory_file(&wire::encode(order)?)?.as_fd())?;
     let (netns, socket) = (high(netns)?, high(socket.as_fd())?);
@@ -147,6 +223,7 @@ fn start_init(
         program: &program,
         argv: &argv,
         env: &[], // init needs none, and the operator's may hold secrets
+        stdio,
         keep: &[socket.as_fd(), order.as_fd(), netns.as_fd()],
         cgroup: Some(cgroup),
         namespaces: u64::from(namespaces.bits().cast_unsigned()),

@@ -12,6 +12,6 @@ pub mod record; // which outcomes are recorded, and how often
 pub mod serve; // UDP and TCP on tokio
 
 pub use answer::{Answer, Answered, DnsOutcome, Transport, answer};
-pub use pool::{Exhausted, Names, Pair, Standing, is_synthetic};
+pub use pool::{AssignError, Keep, Names, Pair, Standing, is_synthetic};
 pub use record::{DnsRecord, Recorder, Sink};
-pub use serve::{AllowsName, Handler, Server, serve};
+pub use serve::{Handler, NameView, Server, serve};

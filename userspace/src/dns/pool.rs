@@ -8,6 +8,7 @@
 //! resolver live there.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
@@ -63,23 +64,38 @@ pub enum Standing {
     Unmatched,
 }
 
-/// The pool gives out no more addresses: the agent has asked for too many names.
+/// Why a name gets no address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this agent has asked for too many names ({held} are held)")]
-pub struct Exhausted {
-    /// How many names are held.
-    pub held: usize,
+pub enum AssignError {
+    #[error("this agent has asked for too many names ({held} are held)")]
+    Exhausted {
+        /// How many names are held.
+        held: usize,
+    },
+    #[error("the name could not be kept, and its address could come to mean another one")]
+    NotKept,
 }
+
+/// Writes a new name down before its address is given out, so that the next process that serves
+/// the agent gives it the same one. False: it could not.
+pub type Keep = Box<dyn FnMut(&HostName, Standing) -> bool + Send + Sync>;
 
 /// The names of one agent. Readers do not wait for each other.
 #[derive(Debug, Default)]
 pub struct Names(RwLock<Table>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Table {
     by_name: HashMap<HostName, u32>,
     by_index: Vec<HostName>,
     unmatched: usize,
+    keep: Option<Keep>,
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table").field("names", &self.by_index.len()).finish_non_exhaustive()
+    }
 }
 
 impl Names {
@@ -88,11 +104,22 @@ impl Names {
         Self::default()
     }
 
+    /// A pool that holds these already, in the order in which they were added; what comes to it is
+    /// kept by `keep`.
+    pub fn kept(names: impl IntoIterator<Item = (HostName, Standing)>, keep: Keep) -> Self {
+        let mut table = Table::default();
+        for (name, standing) in names {
+            let _ = table.add(&name, standing); // more than a pool can hold were never kept
+        }
+        table.keep = Some(keep);
+        Self(RwLock::new(table))
+    }
+
     /// The addresses of `name`: the same for every call in the life of the pool.
     ///
     /// # Errors
-    /// [`Exhausted`] when the name is new and the bound of its standing is reached.
-    pub fn assign(&self, name: &HostName, standing: Standing) -> Result<Pair, Exhausted> {
+    /// When the name is new, and the bound of its standing is reached or it cannot be kept.
+    pub fn assign(&self, name: &HostName, standing: Standing) -> Result<Pair, AssignError> {
         if let Some(pair) = self.pair_of(name) {
             return Ok(pair);
         }
@@ -133,13 +160,16 @@ impl Names {
 }
 
 impl Table {
-    fn add(&mut self, name: &HostName, standing: Standing) -> Result<u32, Exhausted> {
+    fn add(&mut self, name: &HostName, standing: Standing) -> Result<u32, AssignError> {
         let held = self.by_index.len();
         let unmatched = standing == Standing::Unmatched;
         if held >= MAX_NAMES || (unmatched && self.unmatched >= MAX_UNMATCHED) {
-            return Err(Exhausted { held });
+            return Err(AssignError::Exhausted { held });
         }
-        let index = u32::try_from(held).map_err(|_| Exhausted { held })?;
+        let index = u32::try_from(held).map_err(|_| AssignError::Exhausted { held })?;
+        if self.keep.as_mut().is_some_and(|keep| !keep(name, standing)) {
+            return Err(AssignError::NotKept);
+        }
         self.by_index.push(name.clone());
         self.by_name.insert(name.clone(), index);
         self.unmatched += usize::from(unmatched);
@@ -240,18 +270,48 @@ mod tests {
             names.assign(&name(&format!("u{i}.example")), Standing::Unmatched).unwrap();
         }
         let one_more = names.assign(&name("more.example"), Standing::Unmatched);
-        assert_eq!(one_more, Err(Exhausted { held: MAX_UNMATCHED }));
+        assert_eq!(one_more, Err(AssignError::Exhausted { held: MAX_UNMATCHED }));
         names.assign(&name("u0.example"), Standing::Unmatched).expect("a known name stays known");
         for i in MAX_UNMATCHED..MAX_NAMES {
             names.assign(&name(&format!("a{i}.example")), Standing::Allowed).unwrap();
         }
         let full = names.assign(&name("last.example"), Standing::Allowed);
-        assert_eq!(full, Err(Exhausted { held: MAX_NAMES }));
+        assert_eq!(full, Err(AssignError::Exhausted { held: MAX_NAMES }));
         assert_eq!(names.len(), MAX_NAMES);
 
         let last = names.pair_of(&name(&format!("a{}.example", MAX_NAMES - 1))).unwrap();
         assert!(is_synthetic(last.v4.into()) && is_synthetic(last.v6.into()), "{last:?}");
         assert_eq!(names.name_of(last.v6.into()), names.name_of(last.v4.into()));
+    }
+
+    #[test]
+    fn what_was_kept_has_its_addresses_again_and_nothing_unkept_gets_one() {
+        let written = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let keep = |room: usize| -> Keep {
+            let written = std::sync::Arc::clone(&written);
+            Box::new(move |name, standing| {
+                let mut written = written.lock().unwrap();
+                let fits = written.len() < room;
+                if fits {
+                    written.push((name.clone(), standing));
+                }
+                fits
+            })
+        };
+        let first = Names::kept([], keep(2));
+        let a = first.assign(&name("a.example"), Standing::Allowed).unwrap();
+        let b = first.assign(&name("b.example"), Standing::Unmatched).unwrap();
+        let full = first.assign(&name("c.example"), Standing::Allowed);
+        assert_eq!((full, first.len()), (Err(AssignError::NotKept), 2));
+        assert_eq!(first.assign(&name("a.example"), Standing::Allowed), Ok(a));
+
+        let found = written.lock().unwrap().clone();
+        let next = Names::kept(found, keep(3));
+        let c = next.assign(&name("c.example"), Standing::Allowed).unwrap();
+        assert_eq!(next.assign(&name("b.example"), Standing::Unmatched), Ok(b));
+        assert_eq!(next.pair_of(&name("a.example")), Some(a));
+        assert!(c != a && c != b);
+        assert_eq!(written.lock().unwrap().len(), 3, "each is kept once");
     }
 
     #[test]

@@ -53,14 +53,19 @@ pub trait Handler: Send + Sync + 'static {
     fn handle(&self, query: &[u8], transport: Transport, from: SocketAddr) -> Answer;
 }
 
-/// Says whether some rule could allow a name.
-pub type AllowsName = Box<dyn Fn(&HostName) -> bool + Send + Sync>;
+/// What an agent's policy says of names. Asked for each query, since it may be replaced.
+pub trait NameView: Send + Sync {
+    /// Whether some rule could allow the name.
+    fn allows(&self, name: &HostName) -> bool;
+
+    /// What names get that no rule could allow.
+    fn unmatched(&self) -> UnmatchedNames;
+}
 
 /// The names of one agent: its pool, its policy's view of names and its recorder.
 pub struct Server {
     names: Arc<Names>,
-    allowed: AllowsName,
-    unmatched: UnmatchedNames,
+    view: Box<dyn NameView>,
     recorder: Recorder,
 }
 
@@ -68,20 +73,15 @@ impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")
             .field("names", &self.names.len())
-            .field("unmatched", &self.unmatched)
+            .field("unmatched", &self.view.unmatched())
             .finish_non_exhaustive()
     }
 }
 
 impl Server {
     /// `names` is shared with the interceptor, which reads the name of a dialled address from it.
-    pub fn new(
-        names: Arc<Names>,
-        allowed: AllowsName,
-        unmatched: UnmatchedNames,
-        recorder: Recorder,
-    ) -> Self {
-        Self { names, allowed, unmatched, recorder }
+    pub fn new(names: Arc<Names>, view: Box<dyn NameView>, recorder: Recorder) -> Self {
+        Self { names, view, recorder }
     }
 
     /// Refusals that were not recorded because there were too many.
@@ -92,7 +92,8 @@ impl Server {
 
 impl Handler for Server {
     fn handle(&self, query: &[u8], transport: Transport, _from: SocketAddr) -> Answer {
-        let answer = answer(query, transport, &self.names, &*self.allowed, self.unmatched);
+        let allowed = |name: &HostName| self.view.allows(name);
+        let answer = answer(query, transport, &self.names, &allowed, self.view.unmatched());
         self.recorder.record(&answer.outcome);
         answer
     }

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version};
 use hyper::body::Incoming;
 
 use super::pool::{ConnectError, Connector, Lease, Shelf};
-use crate::http::body::Upload;
+use crate::http::upload::Upload;
 use crate::outcome::Reason;
 use crate::policy::{Permit, Protocol, UpstreamSettings};
 use crate::tls::upstream::Offer;

@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::dial::{DialError, Dialer};
-use crate::http::body::Upload;
+use crate::http::upload::Upload;
 use crate::outcome::Reason;
 use crate::policy::{Host, Permit, Protocol, UpstreamSettings};
 use crate::tls::upstream::{Offer, UpstreamTls, UpstreamTlsError};

@@ -1,5 +1,6 @@
 //! Opaque bytes, both ways, with half-close, counts, limits and an idle timeout.
 
+use std::future::Future;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -39,13 +40,14 @@ impl From<io::Error> for Ended {
     }
 }
 
-/// Copies until both directions are closed, one fails, a limit is reached, or nothing has moved
-/// for `idle`.
+/// Copies until both directions are closed, one fails, a limit is reached, nothing has moved for
+/// `idle`, or `end` says why it must end now.
 pub async fn copy<A, U>(
     agent: A,
     upstream: U,
     allowance: Option<Allowance>,
     idle: Duration,
+    end: impl Future<Output = Reason>,
 ) -> Copied
 where
     A: AsyncRead + AsyncWrite,
@@ -61,6 +63,8 @@ where
         pump(upstream_read, agent_write, &down, |n| allowance.map_or(Ok(()), |a| a.download(n)));
     let both = async { tokio::try_join!(upward, downward) };
     let reason = tokio::select! {
+        biased;
+        reason = end => Some(reason),
         ended = both => match ended {
             Ok(_) => None,
             Err(Ended::Limit(reason)) => Some(reason),
@@ -109,12 +113,13 @@ async fn silence(up: &AtomicU64, down: &AtomicU64, idle: Duration) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::future::pending;
 
     #[tokio::test]
     async fn half_close_is_passed_on() {
         let (mut agent, a) = tokio::io::duplex(64);
         let (u, mut upstream) = tokio::io::duplex(64);
-        let copying = tokio::spawn(copy(a, u, None, Duration::from_secs(60)));
+        let copying = tokio::spawn(copy(a, u, None, Duration::from_secs(60), pending()));
         agent.write_all(b"question").await.unwrap();
         agent.shutdown().await.unwrap();
         let mut heard = Vec::new();
@@ -132,7 +137,23 @@ mod tests {
     async fn silence_ends_it() {
         let (_agent, a) = tokio::io::duplex(64);
         let (u, _upstream) = tokio::io::duplex(64);
-        let copied = copy(a, u, None, Duration::from_millis(20)).await;
+        let copied = copy(a, u, None, Duration::from_millis(20), pending()).await;
         assert_eq!(copied.reason, Some(Reason::ClientTimeout));
+    }
+
+    #[tokio::test]
+    async fn it_can_be_ended_in_the_middle() {
+        let (mut agent, a) = tokio::io::duplex(64);
+        let (u, mut upstream) = tokio::io::duplex(64);
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let end = async { told.await.unwrap() };
+        let copying = tokio::spawn(copy(a, u, None, Duration::from_secs(60), end));
+        agent.write_all(b"question").await.unwrap();
+        upstream.read_exact(&mut [0; 8]).await.unwrap();
+        tell.send(Reason::NoRule).unwrap();
+        let copied = copying.await.unwrap();
+        assert_eq!(copied, Copied { up: 8, down: 0, reason: Some(Reason::NoRule) });
+        assert_eq!(agent.read(&mut [0; 8]).await.unwrap(), 0);
+        assert_eq!(upstream.read(&mut [0; 8]).await.unwrap(), 0);
     }
 }

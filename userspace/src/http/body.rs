@@ -1,9 +1,7 @@
-//! Bodies on their way through: streamed, counted, cut at a limit, and the place where the end
-//! of an exchange is noticed.
+//! Bodies on their way through, and the answer's: streamed, counted, cut at a limit, and the place
+//! where the end of an exchange is noticed.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,10 +11,8 @@ use http_body_util::Full;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 
-use super::chunked::{FORBIDDEN_TRAILER, is_forbidden_trailer};
 use super::limits::Allowance;
 use super::patience::{Exchange, Silence};
-use super::strict::MalformedBody;
 use crate::outcome::Reason;
 
 /// An error of either side's stream.
@@ -91,146 +87,10 @@ impl HttpBody for Body {
     }
 }
 
-/// What an upload has come to; shared with whoever records the outcome.
-#[derive(Debug, Default)]
-pub struct UploadState {
-    bytes: AtomicU64,
-    done: AtomicBool,
-    answered: AtomicBool,
-    fault: OnceLock<Reason>,
-}
-
-impl UploadState {
-    /// Body bytes given to the upstream so far.
-    pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    /// The whole body was given to the upstream.
-    pub fn is_done(&self) -> bool {
-        self.done.load(Ordering::Acquire)
-    }
-
-    /// The upstream has begun to answer. From now on both sides may speak when they like, and the
-    /// agent's silence is no fault.
-    pub fn answered(&self) {
-        self.answered.store(true, Ordering::Release);
-    }
-
-    /// Why the body was cut off, where the agent or the rule's limit is the cause.
-    pub fn fault(&self) -> Option<Reason> {
-        self.fault.get().copied()
-    }
-}
-
 /// A body was cut off by egret.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.meaning())]
 pub struct Cut(pub Reason);
-
-/// A request body on its way to the upstream.
-#[derive(Debug)]
-pub struct Upload {
-    inner: Body,
-    state: Arc<UploadState>,
-    allowance: Option<Allowance>,
-    silence: Silence,
-}
-
-impl Upload {
-    /// `idle`: how long the agent may send nothing while the upstream waits for more and has
-    /// not begun to answer.
-    pub fn new(
-        inner: Body,
-        allowance: Option<Allowance>,
-        idle: Duration,
-    ) -> (Self, Arc<UploadState>) {
-        let state = Arc::new(UploadState::default());
-        if inner.is_end_stream() {
-            state.done.store(true, Ordering::Release);
-        }
-        let silence = Silence::new(idle);
-        (Self { inner, state: Arc::clone(&state), allowance, silence }, state)
-    }
-
-    /// Whether a frame may pass, and that it did.
-    fn pass(&self, frame: &Frame<Bytes>) -> Result<(), BoxError> {
-        let n = frame.data_ref().map_or(0, |d| d.len() as u64);
-        if let Some(allowance) = &self.allowance {
-            allowance.upload(n).map_err(|reason| self.fail(reason, Cut(reason)))?;
-        }
-        if let Some(trailers) = frame.trailers_ref()
-            && trailers.keys().any(|name| is_forbidden_trailer(name.as_str()))
-        {
-            return Err(self.fail(Reason::MalformedRequest, MalformedBody(FORBIDDEN_TRAILER)));
-        }
-        self.state.bytes.fetch_add(n, Ordering::Relaxed);
-        if self.inner.is_end_stream() {
-            self.state.done.store(true, Ordering::Release);
-        }
-        Ok(())
-    }
-
-    fn fail(&self, reason: Reason, error: impl Into<BoxError>) -> BoxError {
-        let _ = self.state.fault.set(reason); // the first cause is the cause
-        error.into()
-    }
-}
-
-impl HttpBody for Upload {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) else {
-            ready!(self.silence.poll_over(cx));
-            if self.state.answered.load(Ordering::Acquire) {
-                return Poll::Pending;
-            }
-            let late = Reason::ClientTimeout;
-            return Poll::Ready(Some(Err(self.fail(late, Cut(late)))));
-        };
-        self.silence.moved();
-        Poll::Ready(match frame {
-            Some(Ok(frame)) => Some(self.pass(&frame).map(|()| frame)),
-            Some(Err(error)) => {
-                if is_malformed(&*error) {
-                    let _ = self.state.fault.set(Reason::MalformedRequest);
-                }
-                Some(Err(error))
-            }
-            None => {
-                self.state.done.store(true, Ordering::Release);
-                None
-            }
-        })
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-/// Whether an error comes from the strict reading of the agent's bytes.
-fn is_malformed(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        // An io::Error does not name what it wraps as its source.
-        let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if wrapped.is_some_and(|e| e.is::<MalformedBody>()) || error.is::<MalformedBody>() {
-            return true;
-        }
-        next = error.source();
-    }
-    false
-}
 
 /// Told once how a download ended.
 pub trait OnEnd: Send {

@@ -11,14 +11,14 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::body::Download;
 use super::head::HeadLimits;
+use super::line::{Line, Streams};
 use super::patience::{Pace, Patient, Stalled};
 use super::strict::{Gate, Strict};
-use crate::shutdown::Watcher;
 use crate::tls::terminate::Spoken;
 
 /// How much of a head, of concurrency and of time one agent connection may use.
@@ -79,19 +79,22 @@ const WINDOW: u32 = 1 << 20;
 /// For an HTTP/2 client that was told to go.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// Serves requests until the agent, a limit or the shutdown ends the connection. `answer` is
-/// called once per request, also for requests that run at the same time. Each request carries
-/// [`Stalled`]; one that stands for a malformed head carries [`super::strict::Unreadable`].
+/// Serves requests until the agent or a limit ends the connection. When `leave` completes, no new
+/// request is taken, and the connection ends with those that are open.
+///
+/// `answer` is called once per request, also for requests that run at the same time. Each request
+/// carries [`Stalled`] and its [`Line`]; one that stands for a malformed head carries
+/// [`super::strict::Unreadable`].
 pub async fn serve<IO, F, Fut>(
     io: IO,
     spoken: Spoken,
     limits: &ServeLimits,
     answer: F,
-    shutdown: &mut Watcher,
+    leave: impl Future<Output = ()>,
 ) -> hyper::Result<()>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    F: Fn(Request<Incoming>) -> Fut + Send + 'static,
+    F: Fn(Request<Incoming>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Response<Download>> + Send + 'static,
 {
     let stalled = Stalled::default();
@@ -104,8 +107,8 @@ where
         }
     };
     match spoken {
-        Spoken::H1 => serve_h1(io, limits, answer, shutdown).await,
-        Spoken::H2 => serve_h2(io, limits, answer, &stalled, shutdown).await,
+        Spoken::H1 => serve_h1(io, limits, answer, leave).await,
+        Spoken::H2 => serve_h2(io, limits, answer, &stalled, leave).await,
     }
 }
 
@@ -113,20 +116,22 @@ async fn serve_h1<IO, F, Fut>(
     io: IO,
     limits: &ServeLimits,
     answer: F,
-    shutdown: &mut Watcher,
+    leave: impl Future<Output = ()>,
 ) -> hyper::Result<()>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Fn(Request<Incoming>) -> Fut + Send + 'static,
     Fut: Future<Output = Response<Download>> + Send + 'static,
 {
-    let gate = Arc::new(Gate::default());
+    let (gate, line) = (Arc::new(Gate::default()), Line::default());
     let head = HeadLimits { bytes: limits.head_bytes, fields: limits.headers };
     let io = Strict::new(io, head, Arc::clone(&gate));
+    let of_request = line.clone();
     let service = service_fn(move |mut request| {
         if let Some(unreadable) = gate.unreadable(&request) {
             request.extensions_mut().insert(unreadable);
         }
+        request.extensions_mut().insert(of_request.clone());
         let (answering, gate) = (answer(request), Arc::clone(&gate));
         async move {
             let response = answering.await;
@@ -144,9 +149,13 @@ where
     let mut connection = pin!(connection);
     tokio::select! {
         ended = connection.as_mut() => return ended,
-        () = shutdown.draining() => connection.as_mut().graceful_shutdown(),
+        () = line.is_cut() => return Ok(()),
+        () = leave => connection.as_mut().graceful_shutdown(),
     }
-    connection.await
+    tokio::select! {
+        ended = connection => ended,
+        () = line.is_cut() => Ok(()),
+    }
 }
 
 async fn serve_h2<IO, F, Fut>(
@@ -154,23 +163,25 @@ async fn serve_h2<IO, F, Fut>(
     limits: &ServeLimits,
     answer: F,
     stalled: &Stalled,
-    shutdown: &mut Watcher,
+    leave: impl Future<Output = ()>,
 ) -> hyper::Result<()>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    F: Fn(Request<Incoming>) -> Fut + Send + 'static,
+    F: Fn(Request<Incoming>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Response<Download>> + Send + 'static,
 {
     let pace = Arc::new(Pace::default());
     let service = {
-        let pace = Arc::clone(&pace);
-        service_fn(move |request| {
-            let exchange = pace.begin();
-            let answering = answer(request);
-            async move { Ok::<_, Infallible>(answering.await.map(|body| body.paced(exchange))) }
+        let (pace, answer) = (Arc::clone(&pace), Arc::new(answer));
+        service_fn(move |mut request: Request<Incoming>| {
+            let (exchange, answer) = (pace.begin(), Arc::clone(&answer));
+            async move {
+                request.extensions_mut().insert(Streams::line());
+                Ok::<_, Infallible>(answer(request).await.map(|body| body.paced(exchange)))
+            }
         })
     };
-    let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+    let connection = hyper::server::conn::http2::Builder::new(Streams)
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
@@ -182,21 +193,20 @@ where
     let mut connection = pin!(connection);
     tokio::select! {
         ended = connection.as_mut() => return ended,
-        () = shutdown.draining() => {
-            connection.as_mut().graceful_shutdown();
-            return connection.await;
-        }
-        () = pace.still(limits.write_idle, Pace::waits_for_peer) => {
-            // HTTP/2 has windows of its own: an agent may read, and yet take nothing.
-            stalled.set();
-            return Ok(());
-        }
-        () = pace.still(limits.h2_idle, Pace::is_idle) => {
-            connection.as_mut().graceful_shutdown();
-        }
+        () = leave => {}
+        () = taken_nothing(&pace, limits.write_idle, stalled) => return Ok(()),
+        () = pace.still(limits.h2_idle, Pace::is_idle) => {}
     }
+    connection.as_mut().graceful_shutdown();
     tokio::select! {
-        ended = connection.as_mut() => ended,
+        ended = connection => ended,
+        () = taken_nothing(&pace, limits.write_idle, stalled) => Ok(()),
         () = pace.still(FAREWELL, Pace::is_idle) => Ok(()),
     }
+}
+
+/// HTTP/2 has windows of its own: an agent may read, and yet take nothing.
+async fn taken_nothing(pace: &Pace, limit: Duration, stalled: &Stalled) {
+    pace.still(limit, Pace::waits_for_peer).await;
+    stalled.set();
 }

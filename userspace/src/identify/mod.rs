@@ -1,7 +1,11 @@
 //! Stage 2: who is speaking. The cgroup is the identity; this module turns it into a chain of
 //! agents (outermost first), a session, and what is known of the process.
 
+mod cell;
+pub mod names;
+pub mod pattern;
 mod process;
+pub mod target;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -11,7 +15,10 @@ use std::sync::Arc;
 use crate::inject::CredentialSet;
 use crate::policy::Policy;
 
+pub use cell::{AgentCell, AgentWatch};
+pub use pattern::Pattern;
 pub use process::describe;
+pub use target::Target;
 
 /// A cgroup v2 id, as `bpf_get_current_cgroup_id()` and `name_to_handle_at(2)` give it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -87,7 +94,8 @@ impl Agent {
 /// A redirected connection with everything the kernel said about it.
 #[derive(Clone, Debug)]
 pub struct Flow {
-    pub agent: Arc<Agent>,
+    /// Whose it is. The agent may be replaced while the connection is open.
+    pub agent: Arc<AgentCell>,
     pub process: Process,
     pub original: OriginalDst,
 }

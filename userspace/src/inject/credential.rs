@@ -1,5 +1,6 @@
 //! The credentials of one policy, obtained and ready for use.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -52,20 +53,47 @@ impl CredentialSet {
     ///
     /// Blocking (files and commands); commands run side by side.
     pub fn activate(policy: &Policy, operator: &Operator) -> Result<Self, Vec<SecretError>> {
+        Self::activate_keeping(policy, operator, &BTreeMap::new())
+    }
+
+    /// As [`Self::activate`], but an agent that runs goes on with what it holds: a credential's
+    /// placeholder in `keep` (by the credential's name) is used again if it has the shape that the
+    /// policy asks for now, and shares nothing with the secret as it is now or with another
+    /// placeholder. Otherwise a new one is made.
+    pub fn activate_keeping(
+        policy: &Policy,
+        operator: &Operator,
+        keep: &BTreeMap<String, String>,
+    ) -> Result<Self, Vec<SecretError>> {
         let secrets = resolve_all(&policy.credentials, operator);
+        let kept = still_good(&policy.credentials, &secrets, keep);
         let mut all: Vec<Arc<Credential>> = Vec::new();
         let mut errors = Vec::new();
         for (spec, secret) in policy.credentials.iter().zip(secrets) {
-            let taken: Vec<&str> = all.iter().map(|c| &*c.placeholder).collect();
-            match secret.and_then(|s| Credential::new(Arc::new(spec.clone()), s, &taken)) {
+            let own = kept.get(&*spec.name).copied();
+            let others =
+                kept.iter().filter(|(name, _)| ***name != *spec.name).map(|(_, text)| *text);
+            let taken: Vec<&str> = all.iter().map(|c| &*c.placeholder).chain(others).collect();
+            match secret.and_then(|s| Credential::new(Arc::new(spec.clone()), s, own, &taken)) {
                 Ok(credential) => all.push(Arc::new(credential)),
                 Err(e) => errors.push(e),
             }
         }
-        if errors.is_empty() { Ok(Self::of(all)) } else { Err(errors) }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let mut set = Self::of(all);
+        set.follow_links();
+        Ok(set)
     }
 
-    /// The set of these credentials.
+    /// What [`Self::activate_keeping`] takes, so that agents go on with these placeholders.
+    pub fn to_keep(&self) -> BTreeMap<String, String> {
+        let pair = |c: &Arc<Credential>| (c.spec.name.to_string(), c.placeholder.to_string());
+        self.all.iter().map(pair).collect()
+    }
+
+    /// The set of these credentials. Touches nothing outside.
     pub(super) fn of(all: Vec<Arc<Credential>>) -> Self {
         let placeholders = all
             .iter()
@@ -74,8 +102,18 @@ impl CredentialSet {
         let placeholders = PatternSet::new(placeholders)
             .expect("a few hundred bytes per credential are far below the automaton's limits");
         let scrubber = (!all.is_empty()).then(|| Arc::new(Scrubber::new(&all)));
-        let hidden = hidden_files(&all);
+        let hidden = named_files(&all);
         Self { all, placeholders: Arc::new(placeholders), scrubber, hidden }
+    }
+
+    /// Adds to the files to hide where the symbolic links on their paths lead.
+    fn follow_links(&mut self) {
+        // A file that vanished since it was read needs no cover.
+        let targets: Vec<PathBuf> =
+            self.hidden.iter().filter_map(|path| path.canonicalize().ok()).collect();
+        self.hidden.extend(targets);
+        self.hidden.sort_unstable();
+        self.hidden.dedup();
     }
 
     /// Every credential, in the order of the policy.
@@ -108,7 +146,7 @@ impl CredentialSet {
     }
 
     /// The files that hold secrets and must be covered where the agent could see them: as the
-    /// policy names them, and where symbolic links lead.
+    /// policy names them, and in the process that read them also where symbolic links lead.
     pub fn hidden_files(&self) -> &[PathBuf] {
         &self.hidden
     }
@@ -122,15 +160,17 @@ impl CredentialSet {
 }
 
 impl Credential {
-    /// Checks the kind, makes the placeholder and prepares what is attached.
+    /// Checks the kind, chooses the placeholder (`kept` if that is still good, else a new one) and
+    /// prepares what is attached.
     pub(super) fn new(
         spec: Arc<CredentialSpec>,
         secret: Secret,
+        kept: Option<&str>,
         taken: &[&str],
     ) -> Result<Self, SecretError> {
         let err = |problem| SecretError { credential: spec.name.clone(), problem };
         let attach = Attach::new(&spec.kind, &secret).map_err(|e| err(SecretProblem::Kind(e)))?;
-        let placeholder = make_placeholder(&spec, &secret, taken).map_err(err)?;
+        let placeholder = choose_placeholder(&spec, &secret, kept, taken).map_err(err)?;
         Ok(Self { spec, secret, placeholder: placeholder.into(), attach })
     }
 
@@ -214,16 +254,41 @@ fn attachable_header(name: &str) -> Result<HeaderName, String> {
     Ok(parsed)
 }
 
-fn make_placeholder(
+/// The kept placeholders that can stay, by the names of their credentials.
+fn still_good<'a>(
+    specs: &'a [CredentialSpec],
+    secrets: &[Result<Secret, SecretError>],
+    keep: &'a BTreeMap<String, String>,
+) -> BTreeMap<&'a str, &'a str> {
+    let mut good: BTreeMap<&str, &str> = BTreeMap::new();
+    for (spec, secret) in specs.iter().zip(secrets) {
+        let (Some(text), Ok(secret)) = (keep.get(&*spec.name), secret) else { continue };
+        let taken: Vec<&str> = good.values().copied().collect();
+        if shape_of(spec).is_ok_and(|s| placeholder::is_good(&s, text, secret.expose(), &taken)) {
+            good.insert(&spec.name, text);
+        }
+    }
+    good
+}
+
+fn shape_of(spec: &CredentialSpec) -> Result<Shape, SecretProblem> {
+    match &spec.shape {
+        Some(text) => Shape::parse(text).map_err(|e| SecretProblem::Placeholder(e.to_string())),
+        None => Ok(Shape::default_for(&spec.name)),
+    }
+}
+
+fn choose_placeholder(
     spec: &CredentialSpec,
     secret: &Secret,
+    kept: Option<&str>,
     taken: &[&str],
 ) -> Result<String, SecretProblem> {
-    let shape = match &spec.shape {
-        Some(text) => Shape::parse(text),
-        None => Ok(Shape::default_for(&spec.name)),
-    };
-    let shape = shape.map_err(|e| SecretProblem::Placeholder(e.to_string()))?;
+    let shape = shape_of(spec)?;
+    let is_good = |text: &&str| placeholder::is_good(&shape, text, secret.expose(), taken);
+    if let Some(kept) = kept.filter(is_good) {
+        return Ok(kept.to_owned());
+    }
     let made = placeholder::make(&shape, secret.expose(), taken, |buf| OsRng.try_fill_bytes(buf));
     made.map_err(|e| {
         SecretProblem::Placeholder(match e {
@@ -255,15 +320,13 @@ fn resolve_all(specs: &[CredentialSpec], operator: &Operator) -> Vec<Result<Secr
     })
 }
 
-fn hidden_files(all: &[Arc<Credential>]) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for credential in all {
-        if let SecretRef::File(path) = &credential.spec.secret {
-            files.push(path.clone());
-            // A file that vanished since it was read needs no cover.
-            files.extend(path.canonicalize());
-        }
-    }
+/// The files of `file:` references, as the policy names them.
+fn named_files(all: &[Arc<Credential>]) -> Vec<PathBuf> {
+    let path = |c: &Arc<Credential>| match &c.spec.secret {
+        SecretRef::File(path) => Some(path.clone()),
+        SecretRef::Env(_) | SecretRef::Exec(_) => None,
+    };
+    let mut files: Vec<PathBuf> = all.iter().filter_map(path).collect();
     files.sort_unstable();
     files.dedup();
     files

@@ -1,7 +1,8 @@
 //! Stage 6: add what the agent must not hold. Strip what the agent attached, attach the
 //! credential, swap placeholders; on the way back, scrub.
 //!
-//! [`CredentialSet::activate`] obtains every secret of a policy when an agent starts.
+//! [`CredentialSet::activate`] obtains every secret of a policy when an agent starts;
+//! [`HandedOver`] is how they reach the process that attaches them, if that is another one.
 //! [`prepare`] works on the head of one request and returns an [`Injection`], which wraps the
 //! request's body and hands out the [`Scrubber`] for the answer.
 //!
@@ -13,6 +14,7 @@ mod coding;
 mod credential;
 mod error;
 mod forms;
+mod hand_over;
 mod patterns;
 pub mod placeholder;
 mod prepare;
@@ -26,6 +28,7 @@ mod swap_body;
 
 pub use credential::{Credential, CredentialSet};
 pub use error::{BoxError, InjectError};
+pub use hand_over::HandedOver;
 pub use prepare::{Injection, prepare};
 pub use scrub::{ScrubStream, Scrubber};
 pub use scrub_body::{ScrubBody, ScrubReport};

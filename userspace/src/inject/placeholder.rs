@@ -109,6 +109,25 @@ impl Shape {
     }
 }
 
+impl Shape {
+    /// Whether the shape could have been filled to this text.
+    pub fn fits(&self, text: &str) -> bool {
+        let mut rest = text;
+        for part in &self.0 {
+            let after = match part {
+                Part::Literal(l) => rest.strip_prefix(l.as_str()),
+                Part::Random(n) => rest
+                    .split_at_checked(*n)
+                    .filter(|(random, _)| random.bytes().all(|b| ALPHABET.contains(&b)))
+                    .map(|(_, after)| after),
+            };
+            let Some(after) = after else { return false };
+            rest = after;
+        }
+        rest.is_empty()
+    }
+}
+
 /// Why no placeholder could be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MakeError<E> {
@@ -126,13 +145,22 @@ pub fn make<E>(
 ) -> Result<String, MakeError<E>> {
     for _ in 0..8 {
         let text = shape.fill(&mut random).map_err(MakeError::Random)?;
-        let clash =
-            |other: &[u8]| contains(text.as_bytes(), other) || contains(other, text.as_bytes());
-        if !clash(secret) && !taken.iter().any(|t| clash(t.as_bytes())) {
+        if is_apart(&text, secret, taken) {
             return Ok(text);
         }
     }
     Err(MakeError::Overlap)
+}
+
+/// Whether `text` could have been made by [`make`] with these arguments.
+pub fn is_good(shape: &Shape, text: &str, secret: &[u8], taken: &[&str]) -> bool {
+    shape.fits(text) && is_apart(text, secret, taken)
+}
+
+/// Whether `text` shares nothing with the secret and with other placeholders.
+fn is_apart(text: &str, secret: &[u8], taken: &[&str]) -> bool {
+    let clash = |other: &[u8]| contains(text.as_bytes(), other) || contains(other, text.as_bytes());
+    !clash(secret) && !taken.iter().any(|t| clash(t.as_bytes()))
 }
 
 fn contains(hay: &[u8], needle: &[u8]) -> bool {
@@ -241,6 +269,29 @@ mod tests {
         // A secret that is part of the literal can never be avoided.
         let shape = Shape::parse("password{16}").unwrap();
         assert_eq!(make(&shape, b"password", &[], counter()), Err(MakeError::Overlap));
+    }
+
+    #[test]
+    fn a_text_fits_the_shape_that_made_it_and_no_other() {
+        let random = "ABCDEFGHIJKLMNOP";
+        for (shape, text, fits) in [
+            ("ghp_{16}", format!("ghp_{random}"), true),
+            ("{8}.{8}", "ABCDEFGH.IJKLMNOP".into(), true),
+            ("{16}", random.into(), true),
+            ("{16}-x", format!("{random}-x"), true),
+            ("ghp_{16}", format!("gho_{random}"), false),
+            ("ghp_{16}", format!("ghp_{random}Q"), false),
+            ("ghp_{16}", "ghp_ABC".into(), false),
+            ("{8}.{8}", "ABCDEFG.HIJKLMNOP".into(), false),
+            ("{16}", "ABCDEFGHIJKLMNO-".into(), false),
+            ("{16}", "ABCDEFGHIJKLMNOé".into(), false),
+            ("{16}-x", random.into(), false),
+            ("{16}", String::new(), false),
+        ] {
+            assert_eq!(Shape::parse(shape).unwrap().fits(&text), fits, "{shape} {text}");
+        }
+        let default = Shape::default_for("a b");
+        assert!(default.fits(&default.fill(&mut counter()).unwrap()));
     }
 
     #[test]

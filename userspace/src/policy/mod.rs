@@ -22,8 +22,8 @@ pub use facts::{Facts, Host, HostName, HostNameError, Layer, Protocol, RequestFa
 pub use matcher::{HostPattern, MethodSet, PatternError, parse_cidr};
 pub use path::{PathPattern, ambiguity};
 pub use rule::{
-    Action, CredentialKind, CredentialSpec, Limits, Mode, OnCanary, Places, Policy, ResolveTo,
-    Rule, UnmatchedNames, UpstreamSettings,
+    Action, CredentialKind, CredentialSpec, Limits, Local, Mode, OnCanary, Places, Policy,
+    ResolveTo, Rule, UnmatchedNames, UpstreamSettings,
 };
 pub use target::{Target, TargetError};
 

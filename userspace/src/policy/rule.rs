@@ -178,9 +178,32 @@ pub struct Policy {
     pub rules: Vec<Rule>,
     pub upstream: UpstreamSettings,
     pub unmatched: Option<UnmatchedNames>,
-    /// `[local] unix`: absolute paths of sockets that the agent may reach; a trailing `/**` means
-    /// everything in that folder.
+    pub local: Local,
+}
+
+/// `[local]`: what an agent may do on its own machine, past the interceptor.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Local {
+    /// Ports on loopback that it may dial where loopback is shared with others. What it listens on
+    /// itself it may always dial.
+    pub connect: Vec<u16>,
+    /// Ports on which it may listen on other addresses than loopback.
+    pub listen: Vec<u16>,
+    /// Absolute paths of Unix sockets that it may reach; a trailing `/**` means everything in that
+    /// folder.
     pub unix: Vec<String>,
+}
+
+impl Local {
+    /// The ports that every level of a chain grants: delegation only narrows. No level, no port.
+    pub fn ports_of_all<'a>(chain: impl IntoIterator<Item = &'a Self>) -> (Vec<u16>, Vec<u16>) {
+        let both = |a: &[u16], b: &[u16]| a.iter().copied().filter(|p| b.contains(p)).collect();
+        chain
+            .into_iter()
+            .map(|local| (local.connect.clone(), local.listen.clone()))
+            .reduce(|a, b| (both(&a.0, &b.0), both(&a.1, &b.1)))
+            .unwrap_or_default()
+    }
 }
 
 impl Policy {
@@ -193,7 +216,7 @@ impl Policy {
             rules: Vec::new(),
             upstream: UpstreamSettings::default(),
             unmatched: None,
-            unix: Vec::new(),
+            local: Local::default(),
         }
     }
 

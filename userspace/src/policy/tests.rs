@@ -272,6 +272,9 @@ fn a_chain_only_narrows() {
         (&[&wide, &none], "connect", "no_rule -"),
         (&[&none, &wide], "connect", "no_rule -"),
         (&[], "connect", "agent_unknown -"),
+        (&[], "tls", "agent_unknown -"),
+        (&[], "plain", "agent_unknown -"),
+        (&[], "GET /", "agent_unknown -"),
         // An opaque ancestor does not forbid what is inside.
         (&[&raw, &child], "connect", "inspect"),
         (&[&raw, &child], "tls", "inspect"),

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::cgroup::{Cgroup, CgroupError};
-use super::ebpf::{Attachment, Kernel, KernelError};
+use super::ebpf::{Attachment, Kernel, KernelError, Overlap};
 use super::netns::{Netns, NetnsError};
 use crate::identify::{CgroupId, NetnsCookie};
 use crate::sys::sock_diag::{Diag, DiagError, Socket};
@@ -39,6 +39,8 @@ pub struct How<'a> {
     pub name: Option<&'a str>,
     /// How long the group may take to come to a stop.
     pub freeze: Duration,
+    /// What may be attached around it, if it is pinned.
+    pub overlap: Overlap,
 }
 
 /// What was done.
@@ -50,6 +52,17 @@ pub struct Attached<T> {
     /// Sockets that were open and no longer are.
     pub destroyed: usize,
     /// Of these, the ones made in other groups: their processes can use them again, ungoverned.
+    pub foreign: usize,
+}
+
+/// What was done to a group that was governed already.
+#[derive(Debug)]
+pub struct Joined<T> {
+    /// What the caller's `prepare` made of the namespaces.
+    pub prepared: T,
+    /// Sockets that were open and no longer are.
+    pub destroyed: usize,
+    /// Of these, the ones made in other groups, as in [`Attached::foreign`].
     pub foreign: usize,
 }
 
@@ -95,16 +108,11 @@ pub fn attach_running<T, E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     check(cgroup)?;
     let frozen = Frozen::freeze(cgroup, how.freeze)?;
     let attachment = match how.name {
-        Some(name) => kernel.attach_pinned(cgroup, name)?,
+        Some(name) => kernel.attach_pinned(cgroup, name, how.overlap)?,
         None => kernel.attach(cgroup)?,
     };
-    let rest = || {
-        let held = Held::by(&cgroup.processes()?)?;
-        let prepared = prepare(&held.namespaces).map_err(|e| AttachError::Prepare(e.into()))?;
-        Ok((prepared, destroy(&held, &cgroup.subtree()?)?))
-    };
-    match rest() {
-        Ok((prepared, (destroyed, foreign))) => {
+    match settle(cgroup, prepare) {
+        Ok(Joined { prepared, destroyed, foreign }) => {
             frozen.thaw()?;
             Ok(Attached { attachment, prepared, destroyed, foreign })
         }
@@ -117,12 +125,100 @@ pub fn attach_running<T, E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     }
 }
 
+/// Makes an agent of its own of a group of running processes that lies below an attached one. The
+/// programs are there already; from `prepare` on they see the new agent, so what was connected under
+/// the old one is destroyed. `prepare` is called as by [`attach_running`].
+///
+/// # Errors
+/// The group runs on. What `prepare` did stays done.
+pub fn join_running<T, E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+    cgroup: &Cgroup,
+    freeze: Duration,
+    prepare: impl FnOnce(&[Netns]) -> Result<T, E>,
+) -> Result<Joined<T>, AttachError> {
+    check(cgroup)?;
+    let frozen = Frozen::freeze(cgroup, freeze)?;
+    let joined = settle(cgroup, prepare)?;
+    frozen.thaw()?;
+    Ok(joined)
+}
+
+/// Runs `f` while a group stands still, for changes to what is attached that nobody may see half
+/// done.
+///
+/// # Errors
+/// When the group does not come to a stop (then `f` has not run), or cannot go on.
+pub fn while_frozen<T>(
+    cgroup: &Cgroup,
+    limit: Duration,
+    f: impl FnOnce() -> T,
+) -> Result<T, AttachError> {
+    check(cgroup)?;
+    let frozen = Frozen::freeze(cgroup, limit)?;
+    let result = f();
+    frozen.thaw()?;
+    Ok(result)
+}
+
+/// What happens while the group stands still: the caller prepares, and what was open is destroyed.
+fn settle<T, E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+    cgroup: &Cgroup,
+    prepare: impl FnOnce(&[Netns]) -> Result<T, E>,
+) -> Result<Joined<T>, AttachError> {
+    let held = Held::by(&cgroup.processes()?)?;
+    let prepared = prepare(&held.namespaces).map_err(|e| AttachError::Prepare(e.into()))?;
+    let (destroyed, foreign) = destroy(&held, &cgroup.subtree()?)?;
+    Ok(Joined { prepared, destroyed, foreign })
+}
+
 /// The network namespaces of every process in the group and below it, and those that they hold open.
 ///
 /// # Errors
 /// When a process cannot be looked at.
 pub fn namespaces(cgroup: &Cgroup) -> Result<Vec<Netns>, AttachError> {
     Ok(Held::by(&cgroup.processes()?)?.namespaces)
+}
+
+/// Destroys what a group has open while it runs: for one that is refused everything already, so
+/// that nothing new comes. Answers how many sockets that were.
+///
+/// # Errors
+/// When a process cannot be looked at, or a socket not be destroyed.
+pub fn destroy_open(cgroup: &Cgroup) -> Result<usize, AttachError> {
+    let held = Held::by(&cgroup.processes()?)?;
+    Ok(destroy(&held, &cgroup.subtree()?)?.0)
+}
+
+/// Destroys what a group has on loopback with these ports: connections to ports of `connect` where
+/// others listen, and listeners at ports of `listen` on other addresses.
+///
+/// # Errors
+/// As [`destroy_open`].
+pub fn destroy_ports(cgroup: &Cgroup, connect: &[u16], listen: &[u16]) -> Result<(), AttachError> {
+    let held = Held::by(&cgroup.processes()?)?;
+    let groups = cgroup.subtree()?;
+    for netns in &held.namespaces {
+        netns.run(|| -> Result<(), AttachError> {
+            let diag = Diag::open_here()?;
+            let sockets = diag.sockets()?;
+            let mut own = sockets.iter().filter(|s| is_inside(s, &groups));
+            let own_ports: BTreeSet<u16> = own.clone().map(|s| s.ports().0).collect();
+            own.try_for_each(|socket| {
+                let (local, peer) = socket.ports();
+                let (from, to) = socket.addresses();
+                let dialled = !socket.waits()
+                    && to.is_loopback()
+                    && connect.contains(&peer)
+                    && !own_ports.contains(&peer);
+                let seen = listen.contains(&local) && !from.is_loopback();
+                if dialled || seen {
+                    diag.destroy(socket)?;
+                }
+                Ok(())
+            })
+        })??;
+    }
+    Ok(())
 }
 
 fn check(cgroup: &Cgroup) -> Result<(), AttachError> {

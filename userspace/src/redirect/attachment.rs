@@ -3,6 +3,7 @@
 //! The hook that drops packets is attached first and detached last, so whatever a process that dies
 //! on the way leaves behind is closed to the wire, never half open.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -44,6 +45,9 @@ impl Attachment {
     /// Detaches every program and removes its pin. It stops at the first failure, and the hook that
     /// drops packets goes last: what is left is closed, and is found by name as attached in part.
     ///
+    /// Under a guard, or with the closed programs on it, a group is closed again only if the agent
+    /// was removed before ([`Kernel::remove_agent`]).
+    ///
     /// # Errors
     /// When a pin cannot be removed.
     pub fn detach(mut self) -> Result<(), KernelError> {
@@ -58,6 +62,21 @@ impl Attachment {
         }
         Ok(())
     }
+}
+
+/// What may be attached already around a group that is about to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overlap {
+    /// Neither the group, nor one above it, nor one below it.
+    #[default]
+    Refuse,
+    /// Groups below it, whose place it takes: detach them afterwards. Until then their connections
+    /// are refused, since both sets of programs see them; in [`super::attach::while_frozen`] nobody
+    /// notices.
+    Above,
+    /// A group above it, of whose place it takes a part: detach that one afterwards, in the same
+    /// way.
+    Below,
 }
 
 /// The order in which hooks are attached.
@@ -84,10 +103,15 @@ impl Kernel {
     /// # Errors
     /// When the name or the group is taken, or a program cannot be attached or pinned. What had
     /// been attached is detached again.
-    pub fn attach_pinned(&self, cgroup: &Cgroup, name: &str) -> Result<Attachment, KernelError> {
+    pub fn attach_pinned(
+        &self,
+        cgroup: &Cgroup,
+        name: &str,
+        overlap: Overlap,
+    ) -> Result<Attachment, KernelError> {
         let pins = self.pins()?;
         let folder = pins.agent(name)?;
-        refuse_overlap(pins, cgroup)?;
+        refuse_overlap(pins, cgroup, overlap)?;
         fs::create_dir(&folder).map_err(|e| match e.kind() {
             io::ErrorKind::AlreadyExists => PinError::NameTaken(name.into()),
             _ => at(&folder)(e),
@@ -147,7 +171,7 @@ impl Kernel {
         match group_of(name, &folder, &found)? {
             Some(id) if id != cgroup.id() => return Err(PinError::Overlap(name.into()).into()),
             Some(_) => {}
-            None => refuse_overlap(pins, cgroup)?,
+            None => refuse_overlap(pins, cgroup, Overlap::Refuse)?,
         }
         let mut links = Vec::with_capacity(Hook::ALL.len());
         let mut old = Vec::new();
@@ -242,7 +266,7 @@ impl Kernel {
 }
 
 /// The one group that all of these links are on; None if there are no links.
-fn group_of(
+pub(super) fn group_of(
     name: &str,
     folder: &Path,
     links: &[(Hook, Option<OwnedFd>)],
@@ -265,9 +289,16 @@ fn group_of(
     }
 }
 
-/// A group has one agent, and so have those above and below it.
-fn refuse_overlap(pins: &Pins, cgroup: &Cgroup) -> Result<(), KernelError> {
-    let related = cgroup.related().map_err(KernelError::Cgroup)?;
+/// Programs of nested groups run one after the other, so at most one of a group and those above and
+/// below it has them.
+fn refuse_overlap(pins: &Pins, cgroup: &Cgroup, overlap: Overlap) -> Result<(), KernelError> {
+    let mut related = BTreeSet::from([cgroup.id()]);
+    if overlap != Overlap::Above {
+        related.extend(cgroup.subtree().map_err(KernelError::Cgroup)?);
+    }
+    if overlap != Overlap::Below {
+        related.extend(cgroup.above().map_err(KernelError::Cgroup)?);
+    }
     for name in pins.agents()? {
         match group_of(&name, &pins.agent(&name)?, &pins.links(&name)?) {
             Ok(Some(id)) if related.contains(&id) => return Err(PinError::Overlap(name).into()),
@@ -278,7 +309,7 @@ fn refuse_overlap(pins: &Pins, cgroup: &Cgroup) -> Result<(), KernelError> {
     Ok(())
 }
 
-fn remove_folder(folder: &Path) -> Result<(), PinError> {
+pub(super) fn remove_folder(folder: &Path) -> Result<(), PinError> {
     match fs::remove_dir(folder) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(at(folder)(e)),
         _ => Ok(()),

@@ -25,7 +25,7 @@ mod owner;
 use owner::Owner;
 
 /// The folder, below the root of the hierarchy, that holds the sessions' groups.
-const PARENT: &str = "egret";
+const PARENT: &str = crate::identify::pattern::SESSIONS;
 /// How often the parent may vanish between its making and its use.
 const CONTENDERS: usize = 100;
 /// How long a killed group may take to become empty.
@@ -62,6 +62,12 @@ impl Hierarchy {
         Ok(Self { root })
     }
 
+    /// A folder as if it were all of the hierarchy.
+    #[cfg(test)]
+    pub(super) fn at(root: PathBuf) -> Self {
+        Self { root }
+    }
+
     /// Where it is mounted.
     pub fn root(&self) -> &Path {
         &self.root
@@ -91,6 +97,30 @@ impl Hierarchy {
             }
         }
         Err(io_error(&path)(io::ErrorKind::NotFound.into()))
+    }
+
+    /// Makes a group of this name beside those of the sessions. Whoever makes it removes it: it is
+    /// left as it is when the value is dropped.
+    ///
+    /// # Errors
+    /// When there is one already, or this process may not make it.
+    pub fn make(&self, name: &str) -> Result<Cgroup, CgroupError> {
+        let path = self.root.join(PARENT).join(name);
+        for _ in 0..CONTENDERS {
+            fs::create_dir_all(self.root.join(PARENT)).map_err(io_error(&path))?;
+            match fs::create_dir(&path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                made => {
+                    return made.map_err(io_error(&path)).and_then(|()| Cgroup::open(path, false));
+                }
+            }
+        }
+        Err(io_error(&path)(io::ErrorKind::NotFound.into()))
+    }
+
+    /// A group's path from the root of the hierarchy, as /proc/PID/cgroup shows it.
+    pub fn relative(&self, path: &Path) -> PathBuf {
+        Path::new("/").join(path.strip_prefix(&self.root).unwrap_or(path))
     }
 
     /// Opens a group that exists, and leaves it as it is when the value is dropped.
@@ -259,9 +289,17 @@ impl Cgroup {
     }
 
     fn tear_down(&self) -> Result<(), CgroupError> {
+        self.end(DEATH)
+    }
+
+    /// Kills what is left and removes the group, which stays open here.
+    ///
+    /// # Errors
+    /// When a process survives for so long, or a folder cannot be removed.
+    pub fn end(&self, limit: Duration) -> Result<(), CgroupError> {
         if self.populated()? {
             self.kill_all()?;
-            if !self.wait_empty(DEATH)? {
+            if !self.wait_empty(limit)? {
                 return Err(CgroupError::StillPopulated(self.path.clone()));
             }
         }
@@ -275,12 +313,12 @@ impl Cgroup {
         Ok(())
     }
 
-    /// This group, those above it and those below it.
+    /// The groups above this one.
     ///
     /// # Errors
     /// When the group is gone.
-    pub fn related(&self) -> Result<BTreeSet<CgroupId>, CgroupError> {
-        let mut ids = self.subtree()?;
+    pub fn above(&self) -> Result<BTreeSet<CgroupId>, CgroupError> {
+        let mut ids = BTreeSet::new();
         for above in self.path.ancestors().skip(1) {
             // The hierarchy ends where another file system begins.
             let Ok(file) = File::open(above) else { break };

@@ -4,36 +4,32 @@
 //! it, and what then stays closed is the agent's network namespace, which has nothing but loopback.
 //! The daemon pins instead, so that its death changes nothing until the lease ends.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use agent_ebpf::abi::{
-    AgentEntry, FlowKey, Hook, Lease, MAX_FLOWS, MAX_NETNS, Origin, STAT_EVENTS_DROPPED,
-    STAT_FLOWS_LOST,
-};
-use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
-use nix::time::{ClockId, clock_gettime};
+use agent_ebpf::abi::{AgentEntry, Closed, Hook};
+use aya::maps::MapData;
 
 pub use agent_ebpf::abi::{AgentFlags, ListenerPorts};
 
-pub use super::attachment::Attachment;
+pub use super::attachment::{Attachment, Overlap};
 use super::cgroup::CgroupError;
-use super::events::KernelEvent;
+pub use super::feed::{Feed, KernelStats};
 use super::load::{self, Loaded, Source};
-use super::orig_dst::KernelFlow;
+pub use super::local::LocalPorts;
 use super::pins::{MapPins, PinError, Pins};
-use crate::identify::{CgroupId, NetnsCookie};
+use crate::identify::CgroupId;
 use crate::sys::bpf;
 
 /// How the programs are loaded.
 #[derive(Clone, Debug)]
 pub struct KernelOptions {
-    /// How long one [`Kernel::beat`] lets agents connect. Beat several times in this time.
+    /// How long one [`Feed::beat`] lets agents connect. Beat several times in this time.
     pub lease: Duration,
     /// How many connections may wait for the interceptor; None: the object's own limit.
     pub max_flows: Option<u32>,
@@ -72,6 +68,8 @@ pub enum KernelError {
     Attach { program: &'static str, cgroup: PathBuf, source: io::Error },
     #[error("the program `{program}` cannot be replaced in place: {source}")]
     Replace { program: &'static str, source: io::Error },
+    #[error("{0} holds egret itself, which would be cut off with it")]
+    HoldsEgret(PathBuf),
     #[error(transparent)]
     Pins(#[from] PinError),
     #[error(transparent)]
@@ -85,36 +83,24 @@ pub enum KernelError {
 /// The loaded programs and maps. Every method takes `&self` and may be called from any thread.
 pub struct Kernel {
     programs: Vec<(Hook, OwnedFd)>,
-    agents: OwnedFd,
-    listeners: OwnedFd,
-    flows: OwnedFd,
-    lease: OwnedFd,
-    events: Mutex<RingBuf<MapData>>,
-    stats: PerCpuArray<MapData, u64>,
-    lease_limit: Duration,
+    /// Loaded for a daemon only.
+    closed: Vec<(Closed, OwnedFd)>,
+    pub(super) maps: Tables,
+    feed: Arc<Feed>,
     pins: Option<Pins>,
+}
+
+/// The maps that say who is an agent and where its interceptor is.
+pub(super) struct Tables {
+    agents: OwnedFd,
+    pub(super) listeners: OwnedFd,
+    pub(super) ports: OwnedFd,
+    pub(super) local: OwnedFd,
 }
 
 impl fmt::Debug for Kernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Kernel").field("programs", &self.programs.len()).finish_non_exhaustive()
-    }
-}
-
-/// How often each program ran, and what was lost.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KernelStats {
-    runs: BTreeMap<&'static str, u64>,
-    /// Refusals that did not fit in the ring: they happened, without a record of each.
-    pub events_dropped: u64,
-    /// Connections whose flow found no room after `connect` had passed; the interceptor refused.
-    pub flows_lost: u64,
-}
-
-impl KernelStats {
-    /// How often a program ran, on all CPUs together.
-    pub fn runs(&self, hook: Hook) -> u64 {
-        self.runs.get(hook.name()).copied().unwrap_or(0)
     }
 }
 
@@ -133,7 +119,7 @@ impl Kernel {
         }
         let loaded = load::load(options, pins.as_ref().map_or(Source::Own, Source::Pin))?;
         let kernel = Self::new(loaded, options, pins)?;
-        kernel.beat()?;
+        kernel.feed.beat()?;
         Ok(kernel)
     }
 
@@ -169,24 +155,44 @@ impl Kernel {
         options: &KernelOptions,
         pins: Option<Pins>,
     ) -> Result<Self, KernelError> {
-        let Loaded { mut maps, programs } = loaded;
+        let Loaded { mut maps, programs, closed } = loaded;
+        let mut map = |name| map_fd(&mut maps, name);
+        let feed = [map("FLOWS")?, map("LEASE")?, map("EVENTS")?, map("STATS")?];
         Ok(Self {
             programs,
-            agents: map_fd(&mut maps, "AGENTS")?,
-            listeners: map_fd(&mut maps, "LISTENERS")?,
-            flows: map_fd(&mut maps, "FLOWS")?,
-            lease: map_fd(&mut maps, "LEASE")?,
-            events: Mutex::new(typed(&mut maps, "EVENTS", Map::RingBuf)?),
-            stats: typed(&mut maps, "STATS", Map::PerCpuArray)?,
-            lease_limit: options.lease,
+            closed,
+            maps: Tables {
+                agents: map("AGENTS")?,
+                listeners: map("LISTENERS")?,
+                ports: map("PORTS")?,
+                local: map("LOCAL")?,
+            },
+            feed: Arc::new(Feed::from_fds(feed, options.lease)?),
             pins,
         })
+    }
+
+    /// What serving agents needs of the kernel.
+    pub fn feed(&self) -> &Arc<Feed> {
+        &self.feed
     }
 
     /// The program of a hook.
     pub(super) fn program(&self, hook: Hook) -> Result<BorrowedFd<'_>, KernelError> {
         let found = self.programs.iter().find(|(h, _)| *h == hook);
         found.map(|(_, fd)| fd.as_fd()).ok_or(KernelError::Missing(hook.name()))
+    }
+
+    /// The program that stands at a hook until there is an agent.
+    pub(super) fn closed_program(&self, closed: Closed) -> Result<BorrowedFd<'_>, KernelError> {
+        let found = self.closed.iter().find(|(c, _)| *c == closed);
+        found.map(|(_, fd)| fd.as_fd()).ok_or(KernelError::Missing(closed.name()))
+    }
+
+    /// Every program by name.
+    pub(super) fn all_programs(&self) -> impl Iterator<Item = (&'static str, &OwnedFd)> {
+        let open = self.programs.iter().map(|(hook, fd)| (hook.name(), fd));
+        open.chain(self.closed.iter().map(|(closed, fd)| (closed.name(), fd)))
     }
 
     /// Where the maps and links are pinned.
@@ -203,144 +209,22 @@ impl Kernel {
     /// When the map is full or gone.
     pub fn set_agent(&self, agent: CgroupId, flags: AgentFlags) -> Result<(), KernelError> {
         let entry = AgentEntry { flags, pad: 0 };
-        bpf::map_set(self.agents.as_fd(), &agent.0, &entry).map_err(at("AGENTS"))
+        bpf::map_set(self.maps.agents.as_fd(), &agent.0, &entry).map_err(at("AGENTS"))
     }
 
-    /// Forgets an agent: from now on it is refused everything.
+    /// Forgets an agent, with its listeners and what [`Kernel::set_local`] said: from now on it is
+    /// refused everything.
     ///
     /// # Errors
-    /// When the map is gone.
+    /// When a map is gone.
     pub fn remove_agent(&self, agent: CgroupId) -> Result<(), KernelError> {
-        bpf::map_remove(self.agents.as_fd(), &agent.0).map(drop).map_err(at("AGENTS"))
-    }
-
-    /// Says where the interceptor of a network namespace listens.
-    ///
-    /// # Errors
-    /// When the map is full or gone.
-    pub fn set_listeners(&self, ns: NetnsCookie, ports: ListenerPorts) -> Result<(), KernelError> {
-        bpf::map_set(self.listeners.as_fd(), &ns.0, &ports).map_err(at("LISTENERS"))
-    }
-
-    /// Forgets the interceptor of a network namespace.
-    ///
-    /// # Errors
-    /// When the map is gone.
-    pub fn remove_listeners(&self, ns: NetnsCookie) -> Result<(), KernelError> {
-        bpf::map_remove(self.listeners.as_fd(), &ns.0).map(drop).map_err(at("LISTENERS"))
-    }
-
-    /// The listeners of an egret that died died with it, and anybody may have their ports now.
-    fn forget_listeners(&self) -> Result<(), KernelError> {
-        for _ in 0..MAX_NETNS {
-            let first = bpf::map_next_key::<u64>(self.listeners.as_fd(), None);
-            let Some(cookie) = first.map_err(at("LISTENERS"))? else { break };
-            self.remove_listeners(NetnsCookie(cookie))?;
-        }
-        Ok(())
-    }
-
-    /// Takes the flow of an accepted connection. The second caller gets None: an entry speaks for
-    /// one connection only. See [`super::orig_dst::flow_key`].
-    ///
-    /// A connection that was reset before it was accepted can share its addresses with a later one:
-    /// after this call, ask the socket for its peer and drop it if there is none.
-    ///
-    /// # Errors
-    /// When the map is gone; treat it as "no flow".
-    pub fn take_flow(&self, key: &FlowKey) -> Result<Option<KernelFlow>, KernelError> {
-        let origin: Option<Origin> = bpf::map_take(self.flows.as_fd(), key).map_err(at("FLOWS"))?;
-        Ok(origin.as_ref().map(KernelFlow::from))
-    }
-
-    /// Removes flows that nobody took within `age`, and answers how many. Call it now and then: a
-    /// client that closed before it was accepted leaves its flow behind if it never is.
-    ///
-    /// # Errors
-    /// When the map is gone.
-    pub fn sweep_flows(&self, age: Duration) -> Result<usize, KernelError> {
-        let oldest = nanos(now(ClockId::CLOCK_BOOTTIME)?.saturating_sub(age));
-        let flows = self.flows.as_fd();
-        let mut stale = Vec::new();
-        let mut key = bpf::map_next_key::<FlowKey>(flows, None).map_err(at("FLOWS"))?;
-        // Entries that come and go meanwhile can make the walk start over, so it is bounded by what
-        // the map can hold.
-        for _ in 0..MAX_FLOWS {
-            let Some(current) = key else { break };
-            let origin: Option<Origin> = bpf::map_get(flows, &current).map_err(at("FLOWS"))?;
-            if origin.is_some_and(|o| o.time < oldest) {
-                stale.push(current);
-            }
-            key = bpf::map_next_key(flows, Some(&current)).map_err(at("FLOWS"))?;
-        }
-        for key in &stale {
-            bpf::map_remove(flows, key).map_err(at("FLOWS"))?;
-        }
-        Ok(stale.len())
-    }
-
-    /// Renews the lease. Call it from the part of egret whose health it stands for.
-    ///
-    /// # Errors
-    /// When the map is gone.
-    pub fn beat(&self) -> Result<(), KernelError> {
-        let beat = nanos(now(ClockId::CLOCK_MONOTONIC)?).max(1);
-        self.set_lease(Lease { beat, limit: nanos(self.lease_limit) })
-    }
-
-    /// Ends the lease at once: every agent is refused until the next [`Kernel::beat`].
-    ///
-    /// # Errors
-    /// When the map is gone.
-    pub fn expire(&self) -> Result<(), KernelError> {
-        self.set_lease(Lease::default())
-    }
-
-    fn set_lease(&self, lease: Lease) -> Result<(), KernelError> {
-        bpf::map_set(self.lease.as_fd(), &0u32, &lease).map_err(at("LEASE"))
-    }
-
-    /// Takes every refusal that is waiting, oldest first. Nobody is woken for one: call it on a
-    /// timer, and once more at the end.
-    pub fn events(&self) -> Vec<KernelEvent> {
-        let mut ring = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut events = Vec::new();
-        while let Some(entry) = ring.next() {
-            events.extend(KernelEvent::parse(&entry));
-        }
-        events
-    }
-
-    /// The counters, summed over all CPUs.
-    ///
-    /// # Errors
-    /// When the map is gone.
-    pub fn stats(&self) -> Result<KernelStats, KernelError> {
-        let counter = |index: u32| {
-            self.stats
-                .get(&index, 0)
-                .map(|per_cpu| per_cpu.iter().sum())
-                .map_err(|e| KernelError::Map { map: "STATS", source: io::Error::other(e) })
-        };
-        let mut stats = KernelStats {
-            events_dropped: counter(STAT_EVENTS_DROPPED)?,
-            flows_lost: counter(STAT_FLOWS_LOST)?,
-            ..KernelStats::default()
-        };
-        for hook in Hook::ALL {
-            stats.runs.insert(hook.name(), counter(*hook as u32)?);
-        }
-        Ok(stats)
+        bpf::map_remove(self.maps.agents.as_fd(), &agent.0).map_err(at("AGENTS"))?;
+        self.clear_local(agent)
     }
 
     /// The map of listeners, for the self-test, whose child writes it from inside its namespace.
     pub(super) fn listeners_fd(&self) -> BorrowedFd<'_> {
-        self.listeners.as_fd()
-    }
-
-    /// The map of flows, for the self-test.
-    pub(super) fn flows_fd(&self) -> BorrowedFd<'_> {
-        self.flows.as_fd()
+        self.maps.listeners.as_fd()
     }
 }
 
@@ -371,24 +255,7 @@ fn map_fd(maps: &mut Maps, name: &'static str) -> Result<OwnedFd, KernelError> {
     data.fd().as_fd().try_clone_to_owned().map_err(at(name))
 }
 
-fn typed<T: TryFrom<Map>>(
-    maps: &mut Maps,
-    name: &'static str,
-    kind: fn(MapData) -> Map,
-) -> Result<T, KernelError> {
-    let data = maps.remove(name).ok_or(KernelError::Missing(name))?;
-    T::try_from(kind(data)).map_err(|_| KernelError::Missing(name))
-}
-
-fn at(map: &'static str) -> impl Fn(io::Error) -> KernelError {
+/// The error of a map.
+pub(super) fn at(map: &'static str) -> impl Fn(io::Error) -> KernelError {
     move |source| KernelError::Map { map, source }
-}
-
-fn now(clock: ClockId) -> Result<Duration, KernelError> {
-    clock_gettime(clock).map(Duration::from).map_err(KernelError::Clock)
-}
-
-/// Saturates after 584 years.
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -90,7 +90,8 @@ pub fn reason(denied: Denied) -> Reason {
         Denied::LeaseExpired => Reason::LeaseExpired,
         Denied::FlowMapFull => Reason::FlowMapFull,
         Denied::AgentUnknown => Reason::AgentUnknown,
-        Denied::SharedLoopback | Denied::Unavailable => Reason::KernelDenied,
+        Denied::SharedLoopback | Denied::SharedListen => Reason::SharedLoopback,
+        Denied::Unavailable => Reason::KernelDenied,
     }
 }
 

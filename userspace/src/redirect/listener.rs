@@ -6,6 +6,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::AsRawFd;
 
+use agent_ebpf::abi::ListenerPorts;
+use agent_ebpf::address::Port;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket,
     sockopt,
@@ -47,6 +49,21 @@ pub struct Listeners {
     pub dns_udp_v4: UdpSocket,
     pub dns_udp_v6: Option<UdpSocket>,
     ports: Ports,
+}
+
+impl From<Ports> for ListenerPorts {
+    fn from(ports: Ports) -> Self {
+        let (tcp, dns) = (Port::new(ports.intercept), Port::new(ports.dns));
+        Self {
+            tcp4: tcp,
+            tcp6: tcp,
+            dns_udp4: dns,
+            dns_udp6: dns,
+            dns_tcp4: dns,
+            dns_tcp6: dns,
+            pad: [0; 4],
+        }
+    }
 }
 
 impl Listeners {

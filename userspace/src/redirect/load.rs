@@ -11,7 +11,7 @@ use std::num::NonZeroUsize;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::thread;
 
-use agent_ebpf::abi::Hook;
+use agent_ebpf::abi::{Closed, Hook};
 use aya::maps::MapData;
 use aya_obj::{EbpfSectionKind, Object};
 use nix::sys::resource::{Resource, setrlimit};
@@ -41,6 +41,8 @@ pub(super) struct Loaded {
     pub(super) maps: HashMap<String, MapData>,
     /// In the order of [`Hook::ALL`].
     pub(super) programs: Vec<(Hook, OwnedFd)>,
+    /// In the order of [`Closed::ALL`], or none: only what is pinned can be there before its agent.
+    pub(super) closed: Vec<(Closed, OwnedFd)>,
 }
 
 /// Makes every map and loads every program.
@@ -57,9 +59,18 @@ pub(super) fn load(options: &KernelOptions, source: Source<'_>) -> Result<Loaded
     object.relocate_maps(made, &sections).map_err(failed)?;
     object.relocate_calls(&sections).map_err(failed)?;
     object.sanitize_functions(aya::features());
-    let programs = load_programs(&object, types.as_ref())?;
+    let closed: &[Closed] = if matches!(source, Source::Own) { &[] } else { Closed::ALL };
+    let wanted: Vec<Wanted> = Hook::ALL
+        .iter()
+        .map(|hook| Wanted { name: hook.name(), hook: *hook })
+        .chain(closed.iter().map(|c| Wanted { name: c.name(), hook: c.hook() }))
+        .collect();
+    let mut loaded = load_programs(&object, types.as_ref(), &wanted)?;
+    let rest = loaded.split_off(Hook::ALL.len());
+    let programs = Hook::ALL.iter().copied().zip(loaded).collect();
+    let closed = closed.iter().copied().zip(rest).collect();
     let maps = maps.into_iter().map(|(name, made)| (name, made.map)).collect();
-    Ok(Loaded { maps, programs })
+    Ok(Loaded { maps, programs, closed })
 }
 
 /// Gives the object's types to the kernel: socket storage must name those of its key and value, and
@@ -145,16 +156,24 @@ fn adopt_map(
     MapData::from_fd(fd).map_err(failed)
 }
 
+/// A program of the object, and the hook at which it stands.
+#[derive(Clone, Copy)]
+struct Wanted {
+    name: &'static str,
+    hook: Hook,
+}
+
 /// Every core takes some of the programs to the verifier.
 fn load_programs(
     object: &Object,
     types: Option<&OwnedFd>,
-) -> Result<Vec<(Hook, OwnedFd)>, KernelError> {
+    wanted: &[Wanted],
+) -> Result<Vec<OwnedFd>, KernelError> {
     let workers = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(4);
     let mut loaded = thread::scope(|scope| {
         let worker = |first: usize| {
-            let mine = Hook::ALL.iter().skip(first).step_by(workers);
-            mine.map(|hook| Ok((*hook, load_program(object, types, *hook)?)))
+            let mine = wanted.iter().enumerate().skip(first).step_by(workers);
+            mine.map(|(i, program)| Ok((i, load_program(object, types, *program)?)))
                 .collect::<Result<Vec<_>, KernelError>>()
         };
         let running: Vec<_> =
@@ -165,17 +184,17 @@ fn load_programs(
         }
         Ok::<_, KernelError>(all)
     })?;
-    loaded.sort_by_key(|(hook, _)| *hook as u32);
-    Ok(loaded)
+    loaded.sort_by_key(|(i, _)| *i);
+    Ok(loaded.into_iter().map(|(_, fd)| fd).collect())
 }
 
 fn load_program(
     object: &Object,
     types: Option<&OwnedFd>,
-    hook: Hook,
+    Wanted { name, hook }: Wanted,
 ) -> Result<OwnedFd, KernelError> {
-    let missing = KernelError::Missing(hook.name());
-    let Some(program) = object.programs.get(hook.name()) else { return Err(missing) };
+    let missing = KernelError::Missing(name);
+    let Some(program) = object.programs.get(name) else { return Err(missing) };
     let Some(function) = object.functions.get(&program.function_key()) else { return Err(missing) };
     let (kind, expected_attach) = kind(hook);
     let records = function.func_info.func_info_bytes();
@@ -183,13 +202,13 @@ fn load_program(
     let new = NewProgram {
         kind,
         expected_attach,
-        name: hook.name(),
+        name,
         license: &program.license,
         instructions: &function.instructions,
         functions: types.map(|t| Functions { types: t.as_fd(), records: &records, size }),
     };
     bpf::load_program(&new).map_err(|(source, log)| KernelError::Program {
-        program: hook.name(),
+        program: name,
         source,
         log,
     })

@@ -70,6 +70,15 @@ impl Netns {
         Ok(Self { fd, cookie })
     }
 
+    /// The one that the calling thread is in.
+    ///
+    /// # Errors
+    /// Before Linux 5.14.
+    pub fn own() -> Result<Self, NetnsError> {
+        let fd = own_namespace().map_err(NetnsError::Enter)?;
+        Ok(Self { fd, cookie: own_cookie()? })
+    }
+
     /// What the kernel programs call this namespace.
     pub fn cookie(&self) -> NetnsCookie {
         self.cookie

@@ -3,6 +3,8 @@
 //! ```text
 //! <dir>/maps/<ROLE>_v<ABI version>      one for each role
 //! <dir>/agents/<agent>/<hook>           one link for each hook
+//! <dir>/closed/<hook>                   one program for each hook that can be closed beforehand
+//! <dir>/guards/<guard>/<hook>           one link for each of those
 //! ```
 //!
 //! Maps are pinned before the first link, so a daemon that died between two pins has left either
@@ -20,8 +22,18 @@ use crate::identify::CgroupId;
 use crate::sys::bpf_object;
 
 /// The maps that a daemon pins, so that the next one finds them.
-pub(super) const ROLES: [&str; 7] =
-    ["AGENTS", "LISTENERS", "LEASE", "SOCKS", "FLOWS", "EVENTS", "STATS"];
+pub(super) const ROLES: [&str; 10] = [
+    "AGENTS",
+    "LISTENERS",
+    "PORTS",
+    "LOCAL",
+    "LEASE",
+    "SOCKS",
+    "OWNERS",
+    "FLOWS",
+    "EVENTS",
+    "STATS",
+];
 
 /// bpffs takes names of at most this many bytes.
 const NAME_MAX: usize = 255;
@@ -59,6 +71,10 @@ pub enum PinError {
     Overlap(String),
     #[error("no agent named `{0}` is attached")]
     Unknown(String),
+    #[error("a guard named `{0}` is on another cgroup: remove it first")]
+    GuardTaken(String),
+    #[error("there is no guard named `{0}`")]
+    UnknownGuard(String),
     #[error("the agent `{name}` is attached only in part: the hook `{missing}` is missing")]
     Half {
         name: String,
@@ -110,16 +126,30 @@ impl Pins {
     /// The folder of an agent's links. bpffs refuses dots, so every byte that is not a letter, a
     /// digit, `-` or `_` stands as `%` and two hexadecimal digits.
     pub(super) fn agent(&self, name: &str) -> Result<PathBuf, PinError> {
+        self.named("agents", name)
+    }
+
+    /// The folder of a guard's links, named in the same way.
+    pub(super) fn guard(&self, name: &str) -> Result<PathBuf, PinError> {
+        self.named("guards", name)
+    }
+
+    /// The folder of the programs that a unit can carry before it has an agent.
+    pub fn closed(&self) -> PathBuf {
+        self.dir.join("closed")
+    }
+
+    fn named(&self, kind: &str, name: &str) -> Result<PathBuf, PinError> {
         let file = encode(name);
         if file.is_empty() || file.len() > NAME_MAX {
             return Err(PinError::BadName(name.into()));
         }
-        Ok(self.dir.join("agents").join(file))
+        Ok(self.dir.join(kind).join(file))
     }
 
-    /// Makes the two folders.
+    /// Makes the folders.
     pub(super) fn prepare(&self) -> Result<(), PinError> {
-        ["maps", "agents"].iter().try_for_each(|name| {
+        ["maps", "agents", "closed", "guards"].iter().try_for_each(|name| {
             let path = self.dir.join(name);
             match fs::create_dir(&path) {
                 Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(at(&path)(e)),
@@ -153,7 +183,19 @@ impl Pins {
     /// # Errors
     /// When the folder cannot be read, or holds a name that egret did not write.
     pub fn agents(&self) -> Result<Vec<String>, PinError> {
-        let folder = self.dir.join("agents");
+        self.names("agents")
+    }
+
+    /// The guards that have a folder, in the order of their names.
+    ///
+    /// # Errors
+    /// As [`Pins::agents`].
+    pub(super) fn guards(&self) -> Result<Vec<String>, PinError> {
+        self.names("guards")
+    }
+
+    fn names(&self, kind: &str) -> Result<Vec<String>, PinError> {
+        let folder = self.dir.join(kind);
         let mut names = Vec::new();
         for file in entries(&folder)? {
             names.push(decode(&file).ok_or(PinError::BadName(file))?);
@@ -169,17 +211,7 @@ impl Pins {
         if !fs::exists(&folder).map_err(at(&folder))? {
             return Err(PinError::Unknown(name.into()));
         }
-        Hook::ALL
-            .iter()
-            .map(|hook| {
-                let path = folder.join(hook.name());
-                match bpf_object::open(&path) {
-                    Ok(link) => Ok((*hook, Some(link))),
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => Ok((*hook, None)),
-                    Err(e) => Err(at(&path)(e)),
-                }
-            })
-            .collect()
+        Hook::ALL.iter().map(|hook| Ok((*hook, open_pin(&folder.join(hook.name()))?))).collect()
     }
 
     /// Readies the folder for new maps: what a daemon left that died before its first agent goes.
@@ -214,6 +246,15 @@ impl Pins {
 
     fn other_abi(&self, found: u32) -> PinError {
         PinError::AbiMismatch { dir: self.dir.clone(), found }
+    }
+}
+
+/// Opens a pin, if it is there.
+pub(super) fn open_pin(path: &Path) -> Result<Option<OwnedFd>, PinError> {
+    match bpf_object::open(path) {
+        Ok(object) => Ok(Some(object)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(at(path)(e)),
     }
 }
 

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, U
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use agent_ebpf::abi::{AgentFlags, Hook, ListenerPorts, Origin};
+use agent_ebpf::abi::{AgentFlags, Hook, ListenerKey, ListenerPorts, Origin};
 use agent_ebpf::address::Port;
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -18,7 +18,7 @@ use nix::sys::time::{TimeVal, TimeValLike as _};
 use super::cgroup::{Cgroup, CgroupError, Hierarchy};
 use super::ebpf::{Kernel, KernelError};
 use super::orig_dst;
-use crate::identify::{NetnsCookie, SessionId};
+use crate::identify::{CgroupId, NetnsCookie, SessionId};
 use crate::sys::{bpf, probe, socket as socket_options};
 
 /// No answer on loopback takes this long, not even on a loaded machine.
@@ -75,16 +75,20 @@ pub fn run(kernel: &Kernel, hierarchy: &Hierarchy) -> Result<SelfTest, SelfTestE
 /// Names the hook that did not fire, or what it failed to do.
 pub fn prove(kernel: &Kernel, cgroup: &Cgroup) -> Result<SelfTest, SelfTestError> {
     let start = Instant::now();
-    kernel.beat()?;
-    let before = kernel.stats()?;
-    let maps = Maps { listeners: kernel.listeners_fd(), flows: kernel.flows_fd() };
+    kernel.feed().beat()?;
+    let before = kernel.feed().stats()?;
+    let maps = Maps {
+        agent: cgroup.id(),
+        listeners: kernel.listeners_fd(),
+        flows: kernel.feed().flows_fd(),
+    };
     let code = probe::in_child(cgroup.as_fd(), CHILD_SECONDS, || match attempt_all(&maps) {
         Ok(()) => 0,
         Err(step) => step as u8,
     })
     .map_err(SelfTestError::Child)?;
-    let after = kernel.stats()?;
-    kernel.events();
+    let after = kernel.feed().stats()?;
+    kernel.feed().events();
 
     let ipv6 = code != Step::NoIpv6 as u8;
     let expected = Hook::ALL.iter().copied().filter(|hook| ipv6 || !is_ipv6(*hook));
@@ -145,6 +149,7 @@ steps! {
 }
 
 struct Maps<'a> {
+    agent: CgroupId,
     listeners: BorrowedFd<'a>,
     flows: BorrowedFd<'a>,
 }
@@ -211,8 +216,9 @@ fn announce(maps: &Maps<'_>, tcp: &TcpListener, udp: &UdpSocket) -> io::Result<O
         dns_udp6: dns_port,
         ..ListenerPorts::default()
     };
-    let cookie = socket_options::netns_cookie(tcp.as_fd())?;
-    bpf::map_set(maps.listeners, &cookie, &ports)?;
+    let key =
+        ListenerKey { netns: socket_options::netns_cookie(tcp.as_fd())?, agent: maps.agent.0 };
+    bpf::map_set(maps.listeners, &key, &ports)?;
     udp.set_read_timeout(Some(PATIENCE))?;
     let patience = TimeVal::milliseconds(PATIENCE.as_millis() as i64);
     setsockopt(tcp, sockopt::ReceiveTimeout, &patience)?;

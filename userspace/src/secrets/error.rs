@@ -82,6 +82,12 @@ pub enum SecretProblem {
     Kind(String),
     #[error("its placeholder cannot be made: {0}")]
     Placeholder(String),
+    #[error("it was not handed over by the process that reads secrets")]
+    NotHandedOver,
+    #[error("it was handed over, and the policy has no such credential or it came twice")]
+    NotAsked,
+    #[error("it was handed over with a placeholder that the policy's shape could not have made")]
+    ForeignPlaceholder,
 }
 
 /// What a command wrote to its standard error: its last lines, control characters escaped.

@@ -43,12 +43,12 @@ pub fn resolve(spec: &CredentialSpec, operator: &Operator) -> Result<Secret, Sec
             exec::run(words, &exec::Request::new(&spec.name, &hosts), operator)
         }
     };
-    raw.and_then(|raw| check(&raw))
+    raw.and_then(|raw| check(&raw).map(|()| Secret::new(raw.to_vec())))
         .map_err(|problem| SecretError { credential: spec.name.clone(), problem })
 }
 
 /// Accepts what can stand in a header value and be recognised again.
-fn check(raw: &[u8]) -> Result<Secret, SecretProblem> {
+pub(crate) fn check(raw: &[u8]) -> Result<(), SecretProblem> {
     let edge = |b: Option<&u8>| b.is_some_and(|b| *b == b' ');
     if raw.is_empty() {
         Err(SecretProblem::Empty)
@@ -61,7 +61,7 @@ fn check(raw: &[u8]) -> Result<Secret, SecretProblem> {
     } else if raw.len() > MAX_SECRET {
         Err(SecretProblem::TooLong)
     } else {
-        Ok(Secret::new(raw.to_vec()))
+        Ok(())
     }
 }
 

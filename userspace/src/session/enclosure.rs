@@ -3,16 +3,14 @@
 
 use std::sync::Arc;
 
-use agent_ebpf::address::Port;
-use tokio::net::{TcpListener, UdpSocket};
-
 use super::SessionError;
 use crate::identify::SessionId;
 use crate::redirect::cgroup::{Cgroup, Hierarchy};
-use crate::redirect::ebpf::{AgentFlags, Attachment, Kernel, KernelOptions, ListenerPorts};
-use crate::redirect::listener::{Listeners, Ports};
+use crate::redirect::ebpf::{AgentFlags, Attachment, Kernel, KernelOptions};
+use crate::redirect::listener::Listeners;
 use crate::redirect::netns::Netns;
 use crate::redirect::self_test;
+use crate::serve::Sockets;
 
 /// Everything that holds a session's agent in. Fields are dropped in order: the group is killed
 /// before its programs are detached.
@@ -23,13 +21,6 @@ pub(super) struct Enclosure {
     listeners: Listeners,
     pub(super) netns: Netns,
     hierarchy: Hierarchy,
-}
-
-/// The listeners, as tokio wants them.
-pub(super) struct Sockets {
-    pub(super) intercept: Vec<TcpListener>,
-    pub(super) dns_tcp: Vec<TcpListener>,
-    pub(super) dns_udp: Vec<UdpSocket>,
 }
 
 impl Enclosure {
@@ -52,7 +43,7 @@ impl Enclosure {
         self_test::run(&kernel, &hierarchy)?;
         let cgroup = hierarchy.create(session)?;
         let attachment = kernel.attach(&cgroup)?;
-        kernel.set_listeners(netns.cookie(), map_entry(listeners.ports()))?;
+        kernel.set_listeners(netns.cookie(), cgroup.id(), listeners.ports().into())?;
         let flags = AgentFlags::ACTIVE.with(AgentFlags::PRIVATE_NETNS);
         kernel.set_agent(cgroup.id(), flags)?;
         let kernel = Arc::new(kernel);
@@ -66,47 +57,15 @@ impl Enclosure {
         format!("/{}", inside.display())
     }
 
-    /// Copies of the listeners for the current runtime.
+    /// Copies of the listeners, to be served.
     pub(super) fn sockets(&self) -> Result<Sockets, SessionError> {
-        let l = &self.listeners;
-        let tcp = |std: &std::net::TcpListener| TcpListener::from_std(std.try_clone()?);
-        let udp = |std: &std::net::UdpSocket| UdpSocket::from_std(std.try_clone()?);
-        let all = || -> std::io::Result<Sockets> {
-            let mut sockets = Sockets {
-                intercept: vec![tcp(&l.intercept_v4)?],
-                dns_tcp: vec![tcp(&l.dns_tcp_v4)?],
-                dns_udp: vec![udp(&l.dns_udp_v4)?],
-            };
-            if let Some(v6) = &l.intercept_v6 {
-                sockets.intercept.push(tcp(v6)?);
-            }
-            if let Some(v6) = &l.dns_tcp_v6 {
-                sockets.dns_tcp.push(tcp(v6)?);
-            }
-            if let Some(v6) = &l.dns_udp_v6 {
-                sockets.dns_udp.push(udp(v6)?);
-            }
-            Ok(sockets)
-        };
-        all().map_err(|source| SessionError::Io { doing: "open the listeners", source })
+        Sockets::of(&self.listeners)
+            .map_err(|source| SessionError::Io { doing: "open the listeners", source })
     }
 
     /// Takes the walls down after the agent is gone, and says if something stays behind.
     pub(super) fn lower(self) -> Result<(), SessionError> {
         self.cgroup.destroy()?;
         Ok(())
-    }
-}
-
-fn map_entry(ports: Ports) -> ListenerPorts {
-    let (tcp, dns) = (Port::new(ports.intercept), Port::new(ports.dns));
-    ListenerPorts {
-        tcp4: tcp,
-        tcp6: tcp,
-        dns_udp4: dns,
-        dns_udp6: dns,
-        dns_tcp4: dns,
-        dns_tcp6: dns,
-        pad: [0; 4],
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 
 use crate::audit::AuditError;
 use crate::contain::{ContainError, trust::TrustError, user::UserError};
+use crate::control::client::ClientError;
 use crate::redirect::cgroup::CgroupError;
 use crate::redirect::ebpf::KernelError;
 use crate::redirect::listener::ListenerError;
@@ -17,9 +18,9 @@ use crate::tls::{authority::AuthorityError, leaf::LeafError};
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
     #[error(
-        "`egret run` needs root: it loads kernel programs and makes namespaces. Start it as \
-         `sudo egret run …` (with `sudo -E` if the policy reads secrets from your environment); the \
-         command itself runs as you"
+        "`egret run` needs root, or a daemon that does it for you: start it as `sudo egret run …` \
+         (with `sudo -E` if the policy reads secrets from your environment; the command itself runs \
+         as you), or start the daemon and join its group"
     )]
     NotRoot,
     #[error(transparent)]
@@ -50,6 +51,8 @@ pub enum SessionError {
     Trust(#[from] TrustError),
     #[error(transparent)]
     Contain(#[from] ContainError),
+    #[error(transparent)]
+    Daemon(#[from] ClientError),
     #[error("cannot {doing}: {source}")]
     Io { doing: &'static str, source: io::Error },
     #[error("egret failed while {0}; this is a bug")]

@@ -11,10 +11,8 @@
 
 mod enclosure;
 mod error;
-mod gate;
 mod keys;
-mod names;
-mod watch;
+pub mod remote;
 mod world;
 
 use std::ffi::OsString;
@@ -28,18 +26,19 @@ use tokio::task::JoinSet;
 pub use error::SessionError;
 
 use crate::audit::{Audit, AuditOptions, Draft, Event, Summary};
-use crate::connection::{Interceptor, InterceptorParts, Settings};
+use crate::config::PolicyBundle;
+use crate::connection::Settings;
 use crate::contain::{self, ExitStatus, hardening, user};
-use crate::dns::{self, Names};
+use crate::dns::Names;
 use crate::forward::resolve::Resolver;
-use crate::identify::{Agent, AgentLink, SessionId};
+use crate::identify::{Agent, AgentCell, AgentLink, CgroupId, SessionId};
 use crate::inject::CredentialSet;
-use crate::policy::Policy;
+use crate::policy::{Policy, UnmatchedNames};
 use crate::secrets::Operator;
+use crate::serve::{Service, Shared, watch};
 use crate::shutdown::{self, Trigger};
 use crate::tls::leaf::LeafMinter;
 use enclosure::Enclosure;
-use gate::Gate;
 use keys::Keys;
 
 /// How long open connections may take to end once the command has.
@@ -51,6 +50,8 @@ pub struct Options {
     /// The agent's name in records.
     pub name: Option<String>,
     pub policy: Policy,
+    /// The same as written, for a daemon.
+    pub bundle: PolicyBundle,
     pub command: Vec<OsString>,
     /// `--user`: a name or number, with `:group`.
     pub user: Option<String>,
@@ -103,13 +104,13 @@ fn enclosed(
     let child = contain::spawn(world::spec(options, prepared, &enclosure, keys.trust)?)?;
     keys::warm();
     let waited = child.wait(ended);
-    served.stop(&runtime, prepared);
+    served.stop(&runtime);
     let status = waited.map_err(|source| SessionError::Io { doing: "wait", source })?;
     let finished = Finished {
         status,
         session: prepared.session.clone(),
         summary: prepared.audit.summary(),
-        events_dropped: enclosure.kernel.stats().map_or(0, |s| s.events_dropped),
+        events_dropped: enclosure.kernel.feed().stats().map_or(0, |s| s.events_dropped),
     };
     runtime.shutdown_timeout(Duration::from_millis(200));
     prepared.close(&format!("exit code {}", status.code()));
@@ -121,7 +122,7 @@ fn enclosed(
 struct Prepared {
     session: SessionId,
     user: user::Target,
-    agent: Arc<Agent>,
+    agent: Arc<AgentCell>,
     audit: Audit,
 }
 
@@ -146,7 +147,7 @@ impl Prepared {
             policy: Arc::new(options.policy.clone()),
             credentials: Arc::new(credentials),
         };
-        let agent = Arc::new(Agent { chain: vec![link], session: session.clone() });
+        let agent = Agent { chain: vec![link], session: session.clone() };
         let command = options.command.first().map(|c| c.to_string_lossy().into_owned());
         let audit = Audit::open(&AuditOptions {
             opening: Draft::note(Event::SessionStart)
@@ -154,15 +155,15 @@ impl Prepared {
                 .message(&format!("run {}", command.unwrap_or_default())),
             ..AuditOptions::new(&options.state, session.clone())
         })?;
-        Ok(Self { session, user, agent, audit })
+        Ok(Self { session, user, agent: Arc::new(AgentCell::new(agent)), audit })
     }
 
-    fn credentials(&self) -> impl Iterator<Item = &CredentialSet> {
-        self.agent.chain.iter().map(|link| &*link.credentials)
+    fn credentials(&self) -> Vec<Arc<CredentialSet>> {
+        self.agent.current().chain.iter().map(|link| Arc::clone(&link.credentials)).collect()
     }
 
     fn close(&self, how: &str) {
-        let last = Draft::note(Event::SessionEnd).agent(&self.agent).message(how);
+        let last = Draft::note(Event::SessionEnd).agent(&self.agent.current()).message(how);
         if let Err(error) = self.audit.close_with(last) {
             tracing::error!(%error, "the audit log could not be closed");
         }
@@ -181,13 +182,24 @@ fn lock_in_memory(credentials: &CredentialSet) {
 
 /// The tasks of a session.
 struct Served {
-    interceptor: Arc<Interceptor>,
+    service: Arc<Service>,
     trigger: Trigger,
-    /// Those that serve the agent, which may take some time to end.
-    tasks: JoinSet<()>,
     /// Those that wake on a timer. Ended last: without heartbeats the kernel closes.
     timers: JoinSet<()>,
     recorder: Arc<watch::Recorder>,
+}
+
+/// A session has one agent, whose every refusal in the kernel is.
+struct Only(Arc<Service>);
+
+impl watch::Services for Only {
+    fn find(&self, _agent: Option<CgroupId>) -> Option<Arc<Service>> {
+        Some(Arc::clone(&self.0))
+    }
+
+    fn all(&self) -> Vec<Arc<Service>> {
+        vec![Arc::clone(&self.0)]
+    }
 }
 
 impl Served {
@@ -197,54 +209,46 @@ impl Served {
         enclosure: &Enclosure,
         leaves: LeafMinter,
     ) -> Result<Self, SessionError> {
-        let names = Arc::new(Names::new());
-        let interceptor = Arc::new(interceptor(prepared, leaves, &names));
-        let (trigger, watcher) = shutdown::channel();
-        let kernel = &enclosure.kernel;
-        let gate = Arc::new(Gate {
-            kernel: Arc::clone(kernel),
-            interceptor: Arc::clone(&interceptor),
+        let feed = enclosure.kernel.feed();
+        let shared = Shared {
+            feed: Arc::clone(feed),
             audit: prepared.audit.clone(),
-            agent: Arc::clone(&prepared.agent),
-            netns: enclosure.netns.cookie(),
-            cgroup: enclosure.cgroup_path(),
-        });
-        let server = Arc::new(names::server(Arc::clone(&names), &prepared.agent, &prepared.audit));
+            leaves: Arc::new(leaves),
+            resolver: Arc::new(Resolver::system()),
+            settings: Settings::default(),
+        };
+        // Every name is answered, so that a refusal arrives as a readable answer and not as a name
+        // that does not exist.
+        let service = Arc::new(Service::new(
+            Arc::clone(&prepared.agent),
+            enclosure.cgroup_path(),
+            UnmatchedNames::Synthesize,
+            Names::new(),
+            shared,
+        ));
+        let (trigger, watcher) = shutdown::channel();
+        let services: Arc<dyn watch::Services> = Arc::new(Only(Arc::clone(&service)));
         let _inside = runtime.enter(); // tokio's sockets register with the runtime
-        let sockets = enclosure.sockets()?;
-        let mut tasks = JoinSet::new();
-        tasks.spawn(gate::accept(sockets.intercept, gate, watcher.clone()));
-        tasks.spawn(dns::serve(sockets.dns_udp, sockets.dns_tcp, server, watcher.clone()));
-        let (agent, audit) = (Arc::clone(&prepared.agent), prepared.audit.clone());
-        let recorder = Arc::new(watch::Recorder::new(Arc::clone(kernel), agent, audit, names));
+        service
+            .open(enclosure.netns.cookie(), enclosure.sockets()?)
+            .map_err(|source| SessionError::Io { doing: "serve the listeners", source })?;
+        let audit = prepared.audit.clone();
+        let recorder =
+            Arc::new(watch::Recorder::new(Arc::clone(feed), Arc::clone(&services), audit));
         let mut timers = JoinSet::new();
         timers.spawn(Arc::clone(&recorder).run(watcher));
-        timers.spawn(watch::beat(Arc::clone(kernel)));
-        timers.spawn(watch::sweep(Arc::clone(&interceptor), Arc::clone(kernel)));
-        Ok(Self { interceptor, trigger, tasks, timers, recorder })
+        timers.spawn(watch::beat(Arc::clone(feed)));
+        timers.spawn(watch::sweep(services, Arc::clone(feed)));
+        Ok(Self { service, trigger, timers, recorder })
     }
 
     /// Ends the tasks, gently and then not, and writes down what the kernel still had to say.
-    fn stop(mut self, runtime: &Runtime, prepared: &Prepared) {
+    fn stop(mut self, runtime: &Runtime) {
         self.trigger.drain();
         runtime.block_on(async {
-            let ended = async { while self.tasks.join_next().await.is_some() {} };
-            let _ = tokio::time::timeout(DRAIN, ended).await;
-            self.tasks.shutdown().await;
+            self.service.stop(DRAIN).await;
             self.timers.shutdown().await;
         });
         self.recorder.drain();
-        self.interceptor.forget(&prepared.session);
     }
-}
-
-fn interceptor(prepared: &Prepared, leaves: LeafMinter, names: &Arc<Names>) -> Interceptor {
-    let names = Arc::clone(names);
-    Interceptor::new(InterceptorParts {
-        leaves: Arc::new(leaves),
-        resolver: Arc::new(Resolver::system()),
-        audit: prepared.audit.clone(),
-        names: Arc::new(move |ip| names.name_of(ip)),
-        settings: Settings::default(),
-    })
 }

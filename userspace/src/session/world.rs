@@ -5,8 +5,10 @@ use std::os::fd::AsFd as _;
 
 use super::enclosure::Enclosure;
 use super::{Options, Prepared, SessionError};
+use crate::contain::user::Target;
 use crate::contain::{Plan, Spec, TrustFiles, env, trust};
 use crate::dns::pool::{LOCAL_V4, LOCAL_V6};
+use crate::inject::CredentialSet;
 
 /// Everything that starts the command.
 pub(super) fn spec<'a>(
@@ -19,7 +21,9 @@ pub(super) fn spec<'a>(
         .map_err(|source| SessionError::Io { doing: "find the working folder", source })?;
     let mut plan = Plan::new(options.command.clone(), prepared.user.clone());
     plan.cwd = cwd.into_os_string();
-    plan.env = environment(prepared);
+    let sets = prepared.credentials();
+    let sets: Vec<&CredentialSet> = sets.iter().map(|set| &**set).collect();
+    plan.env = environment(&prepared.user, &sets);
     plan.trust = trust;
     plan.resolv_conf = Some(format!(
         "# Answered by egret; nothing asked here leaves this machine.\n\
@@ -28,8 +32,10 @@ pub(super) fn spec<'a>(
     plan.covered.push(options.state.clone());
     // Another session may keep its log where the default is.
     plan.covered.push(crate::config::DEFAULT_STATE.into());
-    plan.covered.extend(prepared.credentials().flat_map(|c| c.hidden_files().to_vec()));
-    plan.unix_sockets = options.policy.unix.clone();
+    for credentials in prepared.credentials() {
+        plan.covered.extend_from_slice(credentials.hidden_files());
+    }
+    plan.unix_sockets = options.policy.local.unix.clone();
     plan.keep_privileges = options.keep_privileges;
     plan.allow_io_uring = options.allow_io_uring;
     plan.die_with_parent = options.die_with_parent;
@@ -42,18 +48,16 @@ pub(super) fn spec<'a>(
 }
 
 /// The operator's environment without what is secret, with what stands for it.
-fn environment(prepared: &Prepared) -> Vec<(OsString, OsString)> {
-    let consumed: Vec<String> = prepared.credentials().flat_map(|c| c.consumed_env()).collect();
+pub(super) fn environment(user: &Target, sets: &[&CredentialSet]) -> Vec<(OsString, OsString)> {
+    let consumed: Vec<String> = sets.iter().flat_map(|c| c.consumed_env()).collect();
     let names: Vec<&str> = consumed.iter().map(String::as_str).collect();
-    let values: Vec<&[u8]> =
-        prepared.credentials().flat_map(|c| c.all()).map(|c| c.secret.expose()).collect();
+    let values: Vec<&[u8]> = sets.iter().flat_map(|c| c.all()).map(|c| c.secret.expose()).collect();
     let java = std::env::var("JAVA_TOOL_OPTIONS").ok();
     let own = |(name, value): (String, String)| (OsString::from(name), OsString::from(value));
-    let set = prepared
-        .user
+    let set = user
         .variables()
         .into_iter()
         .chain(trust::variables(java.as_deref()))
-        .chain(prepared.credentials().flat_map(|c| c.agent_env()).map(own));
+        .chain(sets.iter().flat_map(|c| c.agent_env()).map(own));
     env::build(std::env::vars_os(), &names, &values, set)
 }

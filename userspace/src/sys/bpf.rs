@@ -130,6 +130,27 @@ pub fn map_get<K: Plain, V: Plain>(map: BorrowedFd<'_>, key: &K) -> io::Result<O
     lookup(MAP_LOOKUP_ELEM, map, key)
 }
 
+/// No kernel has more CPUs (CONFIG_NR_CPUS).
+const MOST_CPUS: usize = 8192;
+
+/// The sum of an entry of a map that has one word for each CPU.
+///
+/// # Errors
+/// What bpf(2) answers.
+pub fn map_sum_per_cpu<K: Plain>(map: BorrowedFd<'_>, key: &K) -> io::Result<u64> {
+    // The kernel writes a word for each CPU that there could be. How many that is stands in /sys,
+    // which not every process sees; so there is room for all.
+    let mut words = vec![0_u64; MOST_CPUS];
+    let mut attr = MapAttr {
+        map_fd: raw(map),
+        key: bytes_of(key).as_ptr() as u64,
+        value: words.as_mut_ptr() as u64,
+        ..MapAttr::default()
+    };
+    bpf(MAP_LOOKUP_ELEM, &mut attr)?;
+    Ok(words.iter().sum())
+}
+
 /// Takes an entry out of a hash map in one step, so that no two callers get the same one.
 ///
 /// # Minimum kernel version

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use super::bpf::{bpf, own, raw};
 
@@ -13,6 +14,10 @@ use super::bpf::{bpf, own, raw};
 const OBJ_PIN: u32 = 6;
 const OBJ_GET: u32 = 7;
 const OBJ_GET_INFO_BY_FD: u32 = 15;
+const ENABLE_STATS: u32 = 32;
+
+/// BPF_STATS_RUN_TIME
+const RUN_TIME: u32 = 0;
 
 /// BPF_LINK_TYPE_CGROUP
 const LINK_CGROUP: u32 = 3;
@@ -58,6 +63,15 @@ struct RawMapInfo {
     value_size: u32,
     max_entries: u32,
     rest: u32,
+}
+
+/// The beginning of `struct bpf_prog_info`, up to what measuring yields.
+#[repr(C)]
+#[derive(Default)]
+struct RawProgramInfo {
+    before: [u64; 24],
+    nanos: u64,
+    runs: u64,
 }
 
 /// What a link on a cgroup holds together.
@@ -128,6 +142,27 @@ pub fn map_shape(map: BorrowedFd<'_>) -> io::Result<MapShape> {
     describe(map, &mut info)?;
     let RawMapInfo { kind, key_size, value_size, .. } = info;
     Ok(MapShape { kind, key_size, value_size })
+}
+
+/// How often a program ran and for how long, while it was measured.
+///
+/// # Errors
+/// What bpf(2) answers.
+pub fn run_time(program: BorrowedFd<'_>) -> io::Result<(u64, Duration)> {
+    let mut info = RawProgramInfo::default();
+    describe(program, &mut info)?;
+    Ok((info.runs, Duration::from_nanos(info.nanos)))
+}
+
+/// Makes the kernel measure every program, as long as the descriptor is open.
+///
+/// # Minimum kernel version
+/// 5.8
+///
+/// # Errors
+/// What bpf(2) answers.
+pub fn enable_run_times() -> io::Result<OwnedFd> {
+    bpf(ENABLE_STATS, &mut { RUN_TIME }).map(own)
 }
 
 fn describe<T>(object: BorrowedFd<'_>, info: &mut T) -> io::Result<()> {

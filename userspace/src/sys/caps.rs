@@ -65,3 +65,39 @@ pub fn limit_to(keep: u64) -> io::Result<()> {
     let set = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
     if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+/// `SECBIT_*` of linux/securebits.h: uid 0 means nothing at exec, a change of uid changes no set,
+/// nothing is kept, no ambient capability is raised; each with its lock.
+const SECURE: libc::c_int = 0x01 | 0x02 | 0x04 | 0x08 | 0x20 | 0x40 | 0x80;
+
+/// Takes from uid 0 what it would get at exec or at a change of uid, and locks that.
+///
+/// # Errors
+/// The error of `prctl(PR_SET_SECUREBITS)`; it needs CAP_SETPCAP.
+pub fn lock_secure_bits() -> io::Result<()> {
+    // SAFETY: PR_SET_SECUREBITS takes integers only.
+    let set = unsafe { libc::prctl(libc::PR_SET_SECUREBITS, SECURE, 0, 0, 0) };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Whether any capability is left in any of the five sets of this thread.
+///
+/// # Errors
+/// The error of `capget(2)`.
+pub fn any_left() -> io::Result<bool> {
+    let header = Header { version: VERSION_3, pid: 0 };
+    let mut data = [Data { effective: 0, permitted: 0, inheritable: 0 }; 2];
+    // SAFETY: both pointers are to live values of the layout that version 3 of the call uses.
+    let got = unsafe { libc::syscall(libc::SYS_capget, &raw const header, data.as_mut_ptr()) };
+    if got != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if data.iter().any(|d| d.effective | d.permitted | d.inheritable != 0) {
+        return Ok(true);
+    }
+    // SAFETY: both take integers only, and answer an error past the last known capability.
+    Ok((0..64).any(|cap| unsafe {
+        libc::prctl(libc::PR_CAPBSET_READ, cap, 0, 0, 0) == 1
+            || libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_IS_SET, cap, 0, 0) == 1
+    }))
+}

@@ -7,6 +7,7 @@ pub mod probe;
 pub mod sock_diag;
 pub mod socket;
 
+pub mod attempt;
 pub mod caps;
 pub mod fdpass;
 pub mod memory;

@@ -19,6 +19,8 @@ pub struct Launch<'a> {
     pub program: &'a CStr,
     pub argv: &'a [CString],
     pub env: &'a [CString],
+    /// What becomes 0, 1 and 2; `None`: the caller's own.
+    pub stdio: Option<[BorrowedFd<'a>; 3]>,
     /// Descriptors that stay open over exec besides 0, 1 and 2.
     pub keep: &'a [BorrowedFd<'a>],
     /// The cgroup v2 folder in which the process begins its life (Linux 5.7).
@@ -40,6 +42,10 @@ fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
 pub fn launch(l: &Launch<'_>) -> io::Result<(Pid, OwnedFd)> {
     let (argv, env) = (pointers(l.argv), pointers(l.env));
     let keep: Vec<RawFd> = l.keep.iter().map(|f| f.as_raw_fd()).collect();
+    let stdio = l.stdio.map(|fds| fds.map(|f| f.as_raw_fd()));
+    if stdio.is_some_and(|fds| fds.iter().any(|fd| *fd < 3)) {
+        return Err(io::ErrorKind::InvalidInput.into()); // one would be overwritten by another
+    }
     let mut pidfd: libc::c_int = -1;
     // SAFETY: all-zero is a valid clone_args.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
@@ -60,6 +66,13 @@ pub fn launch(l: &Launch<'_>) -> io::Result<(Pid, OwnedFd)> {
     if pid == 0 {
         // SAFETY: raw system calls with arguments that live in the child's copy of memory.
         unsafe {
+            if let Some(fds) = &stdio {
+                for (to, from) in fds.iter().enumerate() {
+                    if libc::dup2(*from, to as RawFd) < 0 {
+                        libc::_exit(*libc::__errno_location());
+                    }
+                }
+            }
             libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
             for &fd in &keep {
                 libc::fcntl(fd, libc::F_SETFD, 0);

@@ -5,6 +5,7 @@
 //! that is inside.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use nix::sys::socket::{
@@ -97,10 +98,23 @@ impl Socket {
         self.state == LISTEN || self.state == CLOSE
     }
 
-    /// Source and destination port, for people.
+    /// Source and destination port.
     pub fn ports(&self) -> (u16, u16) {
         let port = |at: usize| u16::from_be_bytes([self.id[at], self.id[at + 1]]);
         (port(0), port(2))
+    }
+
+    /// Source and destination address.
+    pub fn addresses(&self) -> (IpAddr, IpAddr) {
+        let address = |at: usize| {
+            let mut bytes = [0; 16];
+            bytes.copy_from_slice(&self.id[at..at + 16]);
+            if i32::from(self.family) == libc::AF_INET {
+                return Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]).into();
+            }
+            IpAddr::from(bytes).to_canonical()
+        };
+        (address(4), address(20))
     }
 }
 
@@ -302,6 +316,7 @@ mod tests {
         let mut body = vec![0; MESSAGE];
         (body[0], body[1]) = (2, LISTEN);
         body[4..6].copy_from_slice(&443_u16.to_be_bytes());
+        body[8..12].copy_from_slice(&[127, 0, 0, 1]);
         body[68..72].copy_from_slice(&77_u32.to_ne_bytes());
         body.extend(attributes);
         body
@@ -316,6 +331,8 @@ mod tests {
         let socket = parse(Protocol::Tcp, &body).unwrap();
         assert_eq!((socket.inode, socket.cgroup, socket.ports()), (77, Some(1234), (443, 0)));
         assert!(socket.waits());
+        let (own, peer) = socket.addresses();
+        assert!(own.is_loopback() && peer.is_unspecified());
         for end in 0..MESSAGE {
             assert_eq!(parse(Protocol::Tcp, &body[..end]), None);
         }

@@ -44,6 +44,9 @@ pub fn system_roots() -> &'static RootCertStore {
             tracing::warn!("some of the system's root certificates could not be read: {error}");
         }
         roots.add_parsable_certificates(loaded.certs);
+        // `egret ca trust` puts the daemon's authority there. It vouches for no upstream, whichever
+        // egret asks.
+        roots.roots.retain(|root| !super::authority::is_of_egret(&root.subject));
         roots
     })
 }

@@ -13,7 +13,7 @@ use super::world::{API, OTHER, World, allow, policy};
 const SECRET: &str = "s3cr3t-value-of-the-operator";
 
 /// A policy whose credential `api` is bound to `api.test`, and is granted there over https.
-fn with_credential(mut policy: Policy) -> Policy {
+pub fn with_credential(mut policy: Policy) -> Policy {
     policy.credentials.push(CredentialSpec {
         name: "api".into(),
         secret: SecretRef::Env("API_TOKEN".into()),
@@ -26,15 +26,20 @@ fn with_credential(mut policy: Policy) -> Policy {
     policy
 }
 
-fn granted(rule: Rule) -> Rule {
+pub fn granted(rule: Rule) -> Rule {
     Rule { credentials: vec!["api".into()], ..rule }
+}
+
+/// That credential with this secret.
+pub fn active(secret: &'static str) -> CredentialSet {
+    let policy = with_credential(policy(vec![], &[]));
+    let operator = Operator::new(0, move |name| (name == "API_TOKEN").then(|| secret.into()));
+    CredentialSet::activate(&policy, &operator).unwrap()
 }
 
 /// A world with that credential active, and the placeholder that its agent sees.
 fn world(policy: Policy) -> (World, String) {
-    let policy = with_credential(policy);
-    let operator = Operator::new(0, |name| (name == "API_TOKEN").then(|| SECRET.into()));
-    let set = CredentialSet::activate(&policy, &operator).unwrap();
+    let (policy, set) = (with_credential(policy), active(SECRET));
     let placeholder = set.all()[0].placeholder.to_string();
     (World::with(policy, set, Audit::in_memory()), placeholder)
 }

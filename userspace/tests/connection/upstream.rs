@@ -13,6 +13,7 @@ use egret::tls::authority::Authority;
 use egret::tls::leaf::LeafMinter;
 use egret::tls::terminate::{Spoken, Terminator};
 use http::{HeaderMap, Request, Response, StatusCode};
+use http_body::Body as _;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -39,6 +40,8 @@ pub struct Notes {
     pub trailers: Arc<Mutex<Vec<HeaderMap>>>,
     /// Raw bytes, for upstreams that do not speak HTTP.
     pub raw: Arc<Mutex<Vec<u8>>>,
+    /// Exchanges that were broken off, and raw connections that ended.
+    pub ended: Arc<AtomicUsize>,
 }
 
 impl Notes {
@@ -54,9 +57,33 @@ impl Notes {
         self.whole.load(Ordering::SeqCst)
     }
 
+    /// Waits for the end of `n` exchanges that were broken off, or raw connections.
+    pub async fn ended(&self, n: usize) {
+        until(|| self.ends() >= n).await;
+    }
+
+    pub fn ends(&self) -> usize {
+        self.ended.load(Ordering::SeqCst)
+    }
+
+    fn end(&self) {
+        self.ended.fetch_add(1, Ordering::SeqCst);
+    }
+
     pub fn raw(&self) -> Vec<u8> {
         self.raw.lock().unwrap().clone()
     }
+}
+
+/// Waits for what must come; a test that waits long has failed.
+pub async fn until(condition: impl Fn() -> bool) {
+    for _ in 0..1000 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("it did not come");
 }
 
 pub struct Upstream {
@@ -73,23 +100,71 @@ fn text(text: impl Into<Bytes>) -> EchoBody {
 }
 
 /// A little, and then nothing.
-fn silent() -> EchoBody {
-    let (sender, body) = tokio::sync::mpsc::channel(1);
+fn silent(notes: Notes) -> EchoBody {
+    let (sender, body) = channel();
     tokio::spawn(async move {
         sender.send(Bytes::from_static(b"first")).await.unwrap();
         sender.closed().await;
+        notes.end();
     });
-    Channel(body).boxed()
+    body.boxed()
 }
 
 /// More than anybody reads.
-fn endless() -> EchoBody {
-    let (sender, body) = tokio::sync::mpsc::channel(1);
-    tokio::spawn(async move { while sender.send(Bytes::from(vec![b'x'; 65536])).await.is_ok() {} });
-    Channel(body).boxed()
+fn endless(notes: Notes) -> EchoBody {
+    let (sender, body) = channel();
+    tokio::spawn(async move {
+        while sender.send(Bytes::from(vec![b'x'; 65536])).await.is_ok() {}
+        notes.end();
+    });
+    body.boxed()
 }
 
-struct Channel(tokio::sync::mpsc::Receiver<Bytes>);
+/// A body that is what is sent, until the sender is dropped.
+pub fn channel() -> (tokio::sync::mpsc::Sender<Bytes>, Channel) {
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    (sender, Channel(receiver))
+}
+
+#[derive(Debug)]
+pub struct Channel(tokio::sync::mpsc::Receiver<Bytes>);
+
+/// A request's body that is noted as broken off unless it arrives to its end.
+struct Arriving {
+    body: Incoming,
+    whole: bool,
+    notes: Notes,
+}
+
+impl http_body::Body for Arriving {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        self.whole |= matches!(polled, Poll::Ready(None)) || self.body.is_end_stream();
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        if !self.whole && !self.body.is_end_stream() {
+            self.notes.end();
+        }
+    }
+}
 
 impl http_body::Body for Channel {
     type Data = Bytes;
@@ -164,9 +239,10 @@ pub async fn echo() -> Upstream {
                 while let Ok(n @ 1..) = io.read(&mut buffer).await {
                     notes.raw.lock().unwrap().extend_from_slice(&buffer[..n]);
                     if io.write_all(&buffer[..n]).await.is_err() {
-                        return;
+                        break;
                     }
                 }
+                notes.end();
                 let _ = io.shutdown().await;
             });
         }
@@ -211,14 +287,28 @@ async fn answer(
         h2: request.version() == http::Version::HTTP_2,
     });
     Ok(match request.uri().path() {
-        "/echo" => Response::new(request.into_body().boxed()),
+        "/echo" => {
+            let body = Arriving { body: request.into_body(), whole: false, notes };
+            Response::new(body.boxed())
+        }
+        "/early" => {
+            let mut body = Arriving { body: request.into_body(), whole: false, notes };
+            tokio::spawn(async move {
+                while let Some(Ok(frame)) = body.frame().await {
+                    if let Some(data) = frame.data_ref() {
+                        body.notes.raw.lock().unwrap().extend_from_slice(data);
+                    }
+                }
+            });
+            Response::new(text("early"))
+        }
         "/trailers" => {
             let mut trailers = HeaderMap::new();
             trailers.insert("x-end", "yes".parse().unwrap());
             Response::new(text("body").with_trailers(async { Some(Ok(trailers)) }).boxed())
         }
-        "/silent" => Response::new(silent()),
-        "/endless" => Response::new(endless()),
+        "/silent" => Response::new(silent(notes)),
+        "/endless" => Response::new(endless(notes)),
         "/redirect" => Response::builder()
             .status(302)
             .header("location", "https://elsewhere.example/")
@@ -232,8 +322,12 @@ async fn answer(
                 let mut buffer = [0; 64];
                 while let Ok(n @ 1..) = io.read(&mut buffer).await {
                     notes.raw.lock().unwrap().extend_from_slice(&buffer[..n]);
-                    io.write_all(&buffer[..n]).await.unwrap();
+                    if io.write_all(&buffer[..n]).await.is_err() {
+                        break;
+                    }
                 }
+                notes.end();
+                let _ = io.shutdown().await;
             });
             Response::builder()
                 .status(StatusCode::SWITCHING_PROTOCOLS)
@@ -243,7 +337,8 @@ async fn answer(
                 .unwrap()
         }
         _ => {
-            let body = request.into_body().collect().await.map(|b| {
+            let body = Arriving { body: request.into_body(), whole: false, notes: notes.clone() };
+            let body = body.collect().await.map(|b| {
                 notes.trailers.lock().unwrap().extend(b.trailers().cloned());
                 b.to_bytes().len()
             });

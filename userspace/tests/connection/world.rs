@@ -10,7 +10,7 @@ use egret::audit::{Audit, Record};
 use egret::connection::{self, Interceptor, InterceptorParts, Settings};
 use egret::forward::dial::{Resolve, Resolving};
 use egret::http::serve::ServeLimits;
-use egret::identify::{Agent, AgentLink, Flow, OriginalDst, Process, SessionId};
+use egret::identify::{Agent, AgentCell, AgentLink, Flow, OriginalDst, Process, SessionId};
 use egret::inject::CredentialSet;
 use egret::outcome::Reason;
 use egret::policy::{
@@ -40,7 +40,7 @@ pub const OTHER: &str = "198.18.0.2";
 pub struct World {
     pub interceptor: Arc<Interceptor>,
     pub audit: Audit,
-    agent: Arc<Agent>,
+    agent: Arc<AgentCell>,
     trigger: shutdown::Trigger,
     watcher: shutdown::Watcher,
 }
@@ -90,6 +90,16 @@ pub fn policy(rules: Vec<Rule>, upstreams: &[(&str, &Upstream)]) -> Policy {
     let ca = upstreams.iter().filter(|(_, u)| !u.ca.is_empty()).map(|(_, u)| u.ca.as_str().into());
     let upstream = UpstreamSettings { ca: ca.collect(), resolve, private: vec![] };
     Policy { rules, upstream, ..Policy::deny_all("test") }
+}
+
+fn session() -> SessionId {
+    SessionId("0123456789abcdef".into())
+}
+
+fn agent(policy: Policy, credentials: CredentialSet) -> Agent {
+    let link =
+        AgentLink { name: "agent".into(), policy: policy.into(), credentials: credentials.into() };
+    Agent { chain: vec![link], session: session() }
 }
 
 impl World {
@@ -142,16 +152,9 @@ impl World {
             names: Arc::new(names),
             settings,
         });
-        let agent = Agent {
-            chain: vec![AgentLink {
-                name: "agent".into(),
-                policy: policy.into(),
-                credentials: credentials.into(),
-            }],
-            session: SessionId("0123456789abcdef".into()),
-        };
         let (trigger, watcher) = shutdown::channel();
-        Self { interceptor: interceptor.into(), audit, agent: agent.into(), trigger, watcher }
+        let agent = AgentCell::new(agent(policy, credentials)).into();
+        Self { interceptor: interceptor.into(), audit, agent, trigger, watcher }
     }
 
     /// A connection of the agent to `ip:port`, in memory.
@@ -202,6 +205,20 @@ impl World {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         self.audit.records()
+    }
+
+    /// Replaces the agent's policy; its credentials are gone with it.
+    pub fn replace(&self, policy: Policy) {
+        self.replace_with(policy, CredentialSet::default());
+    }
+
+    pub fn replace_with(&self, policy: Policy, credentials: CredentialSet) {
+        self.agent.replace(agent(policy, credentials).into());
+    }
+
+    /// Takes the agent's policy away.
+    pub fn deny(&self) {
+        self.agent.replace(Agent { chain: vec![], session: session() }.into());
     }
 
     pub fn drain(&self) {

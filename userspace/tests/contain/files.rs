@@ -148,8 +148,8 @@ fn the_session_ca_is_trusted_wherever_clients_look() {
     fs::write(&ca_file, &ca).unwrap();
     let mut plan = b.script(&format!(
         "openssl verify -no-CAfile -CApath /etc/ssl/certs {0}; env -i openssl verify {0}
-         cat /run/egret/trust/ca-bundle.crt | grep -c BEGIN; tail -3 /etc/ssl/certs/ca-certificates.crt
-         echo x >>/run/egret/trust/ca-bundle.crt && echo BAD; rm /etc/ssl/certs/ca-certificates.crt && echo BAD
+         cat /run/egret/trust/bundle.pem | grep -c BEGIN; tail -3 /etc/ssl/certs/ca-certificates.crt
+         echo x >>/run/egret/trust/bundle.pem && echo BAD; rm /etc/ssl/certs/ca-certificates.crt && echo BAD
          unset JAVA_TOOL_OPTIONS
          for j in /usr/lib/jvm/*/bin/keytool; do $j -list -cacerts -storepass changeit | grep contains; done
          echo; cat /etc/resolv.conf; getent hosts extra.test",

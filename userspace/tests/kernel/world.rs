@@ -2,10 +2,10 @@
 //! the interceptor's listeners. The agent is Python, because a probe should not share code with
 //! what it probes.
 
-use std::io::{self, Write as _};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::AsFd as _;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use egret::identify::{NetnsCookie, SessionId};
@@ -74,7 +74,7 @@ impl World {
         world.tcp6.set_nonblocking(true).unwrap();
         let flags = AgentFlags::ACTIVE.with(AgentFlags::PRIVATE_NETNS);
         world.kernel.set_agent(world.cgroup.id(), flags).unwrap();
-        world.kernel.set_listeners(netns, world.ports()).unwrap();
+        world.kernel.set_listeners(netns, world.cgroup.id(), world.ports()).unwrap();
         world
     }
 
@@ -93,21 +93,29 @@ impl World {
 
     /// Runs Python in the agent's place, bounded; answers what it printed.
     pub(crate) fn agent(&self, script: &str) -> String {
-        let join = format!("echo $$ > {}/cgroup.procs", self.cgroup.path().display());
-        python(&format!("{join} && "), script)
+        finish(start(Some(&self.cgroup), script))
     }
 
     /// Runs the same Python outside of every agent: the control.
     pub(crate) fn outsider(&self, script: &str) -> String {
-        python("", script)
+        finish(start(None, script))
+    }
+
+    /// Makes another agent in the same namespace, with the same flags and with these listeners.
+    pub(crate) fn neighbour(&self, flags: AgentFlags, ports: ListenerPorts) -> Neighbour {
+        let cgroup = Hierarchy::find().unwrap().create(&SessionId::random()).unwrap();
+        let attachment = self.kernel.attach(&cgroup).unwrap();
+        self.kernel.set_agent(cgroup.id(), flags).unwrap();
+        self.kernel.set_listeners(self.netns, cgroup.id(), ports).unwrap();
+        Neighbour { _attachment: attachment, cgroup }
     }
 
     /// Accepts one connection that is already there, and takes its flow.
     pub(crate) fn accept(&self, listener: &TcpListener) -> Option<KernelFlow> {
         let (stream, from) = listener.accept().expect("a connection should have arrived");
         let key = flow_key(self.netns, from, stream.local_addr().unwrap());
-        let flow = self.kernel.take_flow(&key).unwrap();
-        assert_eq!(self.kernel.take_flow(&key).unwrap(), None, "a flow was taken twice");
+        let flow = self.kernel.feed().take_flow(&key).unwrap();
+        assert_eq!(self.kernel.feed().take_flow(&key).unwrap(), None, "a flow was taken twice");
         flow
     }
 
@@ -117,6 +125,19 @@ impl World {
         let mut buffer = [0; 64];
         let (n, from) = socket.recv_from(&mut buffer).unwrap();
         socket.send_to(&buffer[..n].to_ascii_uppercase(), from).unwrap();
+    }
+}
+
+/// Another agent.
+pub(crate) struct Neighbour {
+    _attachment: Attachment,
+    pub(crate) cgroup: Cgroup,
+}
+
+impl Neighbour {
+    /// Runs Python in this agent's place.
+    pub(crate) fn agent(&self, script: &str) -> String {
+        finish(start(Some(&self.cgroup), script))
     }
 }
 
@@ -134,12 +155,32 @@ def attempt(f):
 socket.setdefaulttimeout(3)
 ";
 
-fn python(before: &str, script: &str) -> String {
-    let out = Command::new("timeout")
-        .args(["10", "sh", "-c", &format!("{before}exec python3 -c \"$0\"")])
+/// Python in a group (None: in no agent's), ended after ten seconds.
+pub(crate) fn start(group: Option<&Cgroup>, script: &str) -> Child {
+    let join = group.map(|g| format!("echo $$ > {}/cgroup.procs && ", g.path().display()));
+    let line = format!("{}exec timeout 10 python3 -c \"$0\"", join.unwrap_or_default());
+    Command::new("sh")
+        .args(["-c", &line])
         .arg(format!("{PRELUDE}{script}"))
-        .output()
-        .unwrap();
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// Lets it go on, and answers what it printed to its end.
+pub(crate) fn finish(mut child: Child) -> String {
+    drop(child.stdin.take());
+    let out = child.wait_with_output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     String::from_utf8(out.stdout).unwrap().trim().to_owned()
+}
+
+/// What it prints next.
+pub(crate) fn line(child: &mut Child) -> String {
+    let mut reader = BufReader::with_capacity(1, child.stdout.as_mut().unwrap());
+    let mut text = String::new();
+    reader.read_line(&mut text).unwrap();
+    text.trim().to_owned()
 }

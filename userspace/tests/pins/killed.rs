@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use egret::redirect::cgroup::Hierarchy;
-use egret::redirect::ebpf::{Kernel, KernelError, KernelOptions};
+use egret::redirect::ebpf::{Kernel, KernelError, KernelOptions, Overlap};
 use egret::redirect::pins::PinError;
 
 use crate::world::{as_root, group, pinned, run, serve, tries, wire};
@@ -27,7 +27,7 @@ fn victim() {
     for _ in 0..500 {
         let kernel = Kernel::load_or_adopt(&options).unwrap();
         for _ in 0..20 {
-            kernel.attach_pinned(&cgroup, "a").unwrap().detach().unwrap();
+            kernel.attach_pinned(&cgroup, "a", Overlap::Refuse).unwrap().detach().unwrap();
         }
     }
 }
@@ -57,7 +57,7 @@ fn whenever_it_dies_the_next_one_finds_all_and_completes_it() {
                 Ok(whole) => whole,
                 Err(KernelError::Pins(PinError::Unknown(_))) => {
                     assert!(names.is_empty());
-                    kernel.attach_pinned(&cgroup, "a").unwrap()
+                    kernel.attach_pinned(&cgroup, "a", Overlap::Refuse).unwrap()
                 }
                 Err(KernelError::Pins(PinError::Half { cgroup: on, .. })) => {
                     halves += 1;

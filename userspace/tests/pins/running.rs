@@ -8,16 +8,17 @@ use std::time::Duration;
 
 use egret::redirect::attach::{AttachError, Attached, How, attach_running, namespaces};
 use egret::redirect::cgroup::Hierarchy;
-use egret::redirect::ebpf::{Kernel, KernelOptions};
+use egret::redirect::ebpf::{Kernel, KernelOptions, Overlap};
 use egret::redirect::netns::{Netns, own_cookie};
 use egret::sys::sock_diag::Diag;
 use nix::unistd::Pid;
 
 use crate::world::{as_root, group, pinned, serve, start};
 
-const HOW: How<'static> = How { name: None, freeze: Duration::from_secs(5) };
+const HOW: How<'static> =
+    How { name: None, freeze: Duration::from_secs(5), overlap: Overlap::Refuse };
 
-fn line(child: &mut Child) -> String {
+pub(crate) fn line(child: &mut Child) -> String {
     let mut reader = BufReader::with_capacity(1, child.stdout.as_mut().unwrap());
     let mut text = String::new();
     reader.read_line(&mut text).unwrap();
@@ -25,7 +26,7 @@ fn line(child: &mut Child) -> String {
 }
 
 /// Asks a waiting child to go on, and reads to its end.
-fn finish(mut child: Child) -> String {
+pub(crate) fn finish(mut child: Child) -> String {
     let _ = child.stdin.take().unwrap().write_all(b"go\n");
     let out = child.wait_with_output().unwrap();
     String::from_utf8(out.stdout).unwrap().trim().to_owned()
@@ -39,7 +40,7 @@ fn assert_lost(printed: &str, listener: &str) {
     assert_eq!(lines[3], listener, "{printed}");
 }
 
-fn freeze_file(group: &Path) -> String {
+pub(crate) fn freeze_file(group: &Path) -> String {
     std::fs::read_to_string(group.join("cgroup.freeze")).unwrap().trim().to_owned()
 }
 

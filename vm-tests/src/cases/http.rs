@@ -211,7 +211,7 @@ fn parallel(bench: &Bench) -> Result<()> {
             // One root instead of the whole bundle: curl reads it anew for each connection, on one
             // thread, and under emulation that is slower than a handshake may be.
             "--cacert",
-            "/run/egret/trust/session-ca.crt",
+            "/run/egret/trust/ca.pem",
             "-o",
             "/dev/null",
             "-w",

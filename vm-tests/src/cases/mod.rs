@@ -8,6 +8,7 @@ mod ends;
 mod http;
 mod names;
 mod records;
+mod systemd;
 mod walls;
 
 use anyhow::Result;
@@ -32,6 +33,7 @@ const SUBJECTS: &[(&str, &[Case])] = &[
     ("ends", ends::CASES),
     ("records", records::CASES),
     ("bad_input", bad_input::CASES),
+    ("systemd", systemd::CASES),
 ];
 
 /// All cases as trials, and a line for each that this machine cannot run.

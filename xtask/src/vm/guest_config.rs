@@ -17,16 +17,23 @@ const FILES: &[(&str, u32, &str)] = &[
         "root:x:0:0:root:/root:/bin/bash\n\
          daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin\n\
          messagebus:x:100:100::/nonexistent:/usr/sbin/nologin\n\
+         egret:x:990:990:egret:/nonexistent:/usr/sbin/nologin\n\
          agent:x:1000:1000:agent:/home/agent:/bin/bash\n\
+         operator:x:1001:1001:operator:/home/operator:/bin/bash\n\
          nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
     ),
     (
         "etc/group",
         0o644,
         "root:x:0:\ndaemon:x:1:\ntty:x:5:\nsudo:x:27:agent\nshadow:x:42:\nmessagebus:x:100:\n\
-         agent:x:1000:\nnogroup:x:65534:\n",
+         egret:x:990:operator\nagent:x:1000:\noperator:x:1001:\nnogroup:x:65534:\n",
     ),
-    ("etc/shadow", 0o640, "root::19000:0:99999:7:::\nagent::19000:0:99999:7:::\n"),
+    (
+        "etc/shadow",
+        0o640,
+        "root::19000:0:99999:7:::\negret:!:19000::::::\nagent::19000:0:99999:7:::\n\
+         operator::19000:0:99999:7:::\n",
+    ),
     ("etc/hostname", 0o644, "egret-vm\n"),
     ("etc/hosts", 0o644, "127.0.0.1 localhost egret-vm\n::1 localhost\n"),
     ("etc/machine-id", 0o444, "6567726574000000000000000000766d\n"),
@@ -49,6 +56,7 @@ const FILES: &[(&str, u32, &str)] = &[
          find / -xdev -exec chown -h 0:0 {} +\n\
          while read -r f; do chmod u+s \"$f\"; done < /usr/lib/egret/suid\n\
          chown -R 1000:1000 /home/agent\n\
+         chown -R 1001:1001 /home/operator\n\
          exec /sbin/init\n",
     ),
     (
@@ -73,6 +81,7 @@ const FILES: &[(&str, u32, &str)] = &[
          read -r up _ </proc/uptime\n\
          echo \"@egret-booted $(uname -r) $up\"\n\
          chown 1000:1000 /home/agent\n\
+         chown 1001:1001 /home/operator\n\
          export HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
          /bin/sh /egret/run.sh\n\
          echo \"@egret-exit $?\"\n",
@@ -104,6 +113,7 @@ const FOLDERS: &[(&str, u32)] = &[
     ("egret", 0o755),
     ("root", 0o700),
     ("home/agent", 0o755),
+    ("home/operator", 0o755),
     ("etc/cron.d", 0o755),
     ("tmp", 0o1777),
     ("proc", 0o555),
@@ -142,7 +152,8 @@ pub(super) fn write(root: &Path) -> Result<()> {
     ca_bundle(root)
 }
 
-/// What update-ca-certificates would have made.
+/// What update-ca-certificates would have made. What it reads names some only: a test that runs it
+/// would wait minutes for an emulated CPU to hash them all.
 fn ca_bundle(root: &Path) -> Result<()> {
     let mut certificates: Vec<_> =
         std::fs::read_dir(root.join("usr/share/ca-certificates/mozilla"))
@@ -151,6 +162,9 @@ fn ca_bundle(root: &Path) -> Result<()> {
             .filter(|p| p.extension().is_some_and(|e| e == "crt"))
             .collect();
     certificates.sort();
+    let names = certificates.iter().filter_map(|c| Some(c.file_name()?.to_string_lossy()));
+    let some: String = names.take(8).map(|name| format!("mozilla/{name}\n")).collect();
+    std::fs::write(root.join("etc/ca-certificates.conf"), some)?;
     let mut bundle = Vec::new();
     for certificate in certificates {
         bundle.extend(std::fs::read(certificate)?);

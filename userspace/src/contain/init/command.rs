@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use nix::fcntl::OFlag;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::sys::stat::{Mode, umask};
 use nix::unistd::{
     Gid, Pid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, getpid, pipe2, setgroups, setpgid,
     setresgid, setresuid, tcsetpgrp,
@@ -70,6 +71,9 @@ fn prepare(order: &Order, terminal: Option<BorrowedFd<'_>>) -> Result<(), Failur
     process::close_on_exec_from(3).doing("close descriptors")?;
     hardening::restore_limits(&order.limits).doing("restore limits")?;
     signal::restore_sigpipe();
+    if let Some(mask) = plan.umask {
+        umask(Mode::from_bits_truncate(mask));
+    }
 
     let user = &plan.user;
     let groups: Vec<Gid> = user.groups.iter().map(|g| Gid::from_raw(*g)).collect();

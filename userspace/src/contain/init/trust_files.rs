@@ -6,7 +6,6 @@
 //! what OpenSSL reads besides, and what is left when a program runs with a cleared environment;
 //! it gets a copy with one more entry. A Java store is what Java reads.
 
-use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -17,7 +16,7 @@ use super::world::{OWN, SEALED, replace, show};
 use crate::contain::TRUST_DIR;
 use crate::contain::plan::{Plan, TrustFiles};
 use crate::contain::trust::{
-    BUNDLE, HASHED_DIR, HASHED_FOLDERS, JAVA_STORES, JVM_FOLDERS, SESSION_CA, STORE, SYSTEM_BUNDLES,
+    BUNDLE, CA, HASHED_DIR, HASHED_FOLDERS, STORE, bundles, existing, java_stores,
 };
 use crate::contain::wire::Failure;
 use crate::sys::mount;
@@ -52,10 +51,11 @@ pub(super) fn place(plan: &Plan) -> Result<(), Failure> {
         place_farm(&farm)?;
     }
     if !plan.trust.is_empty() {
-        for bundle in existing(SYSTEM_BUNDLES.iter().map(PathBuf::from)) {
+        let root = Path::new("/");
+        for bundle in bundles(root) {
             show(&Path::new(TRUST_DIR).join(BUNDLE), &bundle)?;
         }
-        for store in existing(java_stores()) {
+        for store in java_stores(root) {
             show(&Path::new(TRUST_DIR).join(STORE), &store)?;
         }
     }
@@ -74,7 +74,7 @@ fn write_trust(trust: &TrustFiles) -> io::Result<()> {
     let hashed = dir.join(HASHED_DIR);
     fs::create_dir_all(&hashed)?;
     write_readable(&dir.join(BUNDLE), trust.bundle_pem.as_bytes())?;
-    write_readable(&dir.join(SESSION_CA), trust.session_pem.as_bytes())?;
+    write_readable(&dir.join(CA), trust.session_pem.as_bytes())?;
     write_readable(&dir.join(STORE), &trust.pkcs12)?;
     write_readable(&hashed.join(format!("{}.0", trust.subject_hash)), trust.session_pem.as_bytes())
 }
@@ -94,7 +94,7 @@ struct Farm {
 
 fn copy_hashed_folders(trust: &TrustFiles) -> io::Result<Vec<Farm>> {
     let mut farms = Vec::new();
-    for original in existing(HASHED_FOLDERS.iter().map(PathBuf::from)) {
+    for original in existing(Path::new("/"), HASHED_FOLDERS.iter().map(PathBuf::from)) {
         if !original.is_dir() || !is_hashed(&original)? {
             continue;
         }
@@ -148,19 +148,6 @@ fn place_farm(farm: &Farm) -> Result<(), Failure> {
         super::world::place(tree, path)?;
     }
     Ok(())
-}
-
-/// What the paths lead to, each once.
-fn existing(paths: impl Iterator<Item = PathBuf>) -> BTreeSet<PathBuf> {
-    paths.filter_map(|p| fs::canonicalize(p).ok()).collect()
-}
-
-fn java_stores() -> impl Iterator<Item = PathBuf> {
-    let jvms = JVM_FOLDERS.iter().filter_map(|f| fs::read_dir(f).ok()).flatten().flatten();
-    let inside = jvms.flat_map(|jvm| {
-        ["lib/security/cacerts", "jre/lib/security/cacerts"].map(|p| jvm.path().join(p))
-    });
-    JAVA_STORES.iter().map(PathBuf::from).chain(inside)
 }
 
 fn write_names(plan: &Plan) -> io::Result<()> {

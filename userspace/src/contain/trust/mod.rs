@@ -1,27 +1,31 @@
-//! What the agent's clients are given to trust: the system's roots and the session's CA, in every
-//! form that clients read, and the variables that point to them.
+//! What the agent's clients are given to trust: the system's roots and egret's CA, in every form
+//! that clients read, and the variables that point to them.
 
 mod der;
 mod pkcs12;
+mod publish;
 mod subject_hash;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+
+pub use publish::publish;
 
 use super::TRUST_DIR;
 use super::plan::TrustFiles;
 
 /// Names inside [`TRUST_DIR`].
-pub(super) const BUNDLE: &str = "ca-bundle.crt";
-pub(super) const SESSION_CA: &str = "session-ca.crt";
-pub(super) const STORE: &str = "truststore.p12";
+pub const BUNDLE: &str = "bundle.pem";
+pub const CA: &str = "ca.pem";
+pub const STORE: &str = "bundle.p12";
 pub(super) const HASHED_DIR: &str = "certs";
 
 /// Where distributions keep the bundle: Debian, Fedora, OpenBSD and Alpine's name, openSUSE, Arch.
-pub(super) const SYSTEM_BUNDLES: &[&str] = &[
+const SYSTEM_BUNDLES: &[&str] = &[
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
@@ -42,20 +46,20 @@ pub(super) const HASHED_FOLDERS: &[&str] = &[
 ];
 
 /// Java's stores: where distributions keep them, and where runtimes are installed.
-pub(super) const JAVA_STORES: &[&str] = &[
+const JAVA_STORES: &[&str] = &[
     "/etc/ssl/certs/java/cacerts",
     "/etc/pki/ca-trust/extracted/java/cacerts",
     "/var/lib/ca-certificates/java-cacerts",
     "/etc/ca-certificates/extracted/java-cacerts",
 ];
-pub(super) const JVM_FOLDERS: &[&str] = &["/usr/lib/jvm", "/usr/java", "/opt/java"];
+const JVM_FOLDERS: &[&str] = &["/usr/lib/jvm", "/usr/java", "/opt/java"];
 
 /// Why the trust store could not be made.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum TrustError {
-    #[error("the session's CA is not one PEM certificate")]
+    #[error("the CA is not one PEM certificate")]
     SessionCa,
-    #[error("the session's CA has a subject that cannot be read")]
+    #[error("the CA has a subject that cannot be read")]
     Subject,
 }
 
@@ -78,6 +82,39 @@ pub fn files(system_roots: &str, session_ca: &str) -> Result<TrustFiles, TrustEr
         CertificateDer::pem_slice_iter(bundle_pem.as_bytes()).filter_map(Result::ok).collect();
     let pkcs12 = pkcs12::trust_store(&roots);
     Ok(TrustFiles { bundle_pem, session_pem: session_ca.to_owned(), subject_hash, pkcs12 })
+}
+
+/// The system's bundles that exist below `root`, symlinks followed, each once.
+pub fn bundles(root: &Path) -> BTreeSet<PathBuf> {
+    existing(root, SYSTEM_BUNDLES.iter().map(PathBuf::from))
+}
+
+/// The Java stores that exist below `root`, symlinks followed, each once.
+pub fn java_stores(root: &Path) -> BTreeSet<PathBuf> {
+    let mut places: Vec<PathBuf> = JAVA_STORES.iter().map(PathBuf::from).collect();
+    for folder in JVM_FOLDERS {
+        for jvm in std::fs::read_dir(below(root, Path::new(folder))).into_iter().flatten().flatten()
+        {
+            let jvm = Path::new(folder).join(jvm.file_name());
+            places.push(jvm.join("lib/security/cacerts"));
+            places.push(jvm.join("jre/lib/security/cacerts"));
+        }
+    }
+    existing(root, places.into_iter())
+}
+
+/// What the paths lead to below `root`, each once; not what leads out of it.
+pub(super) fn existing(root: &Path, paths: impl Iterator<Item = PathBuf>) -> BTreeSet<PathBuf> {
+    let Ok(root) = std::fs::canonicalize(root) else { return BTreeSet::new() };
+    let real = |path: PathBuf| {
+        let real = std::fs::canonicalize(below(&root, &path)).ok()?;
+        Some(Path::new("/").join(real.strip_prefix(&root).ok()?))
+    };
+    paths.filter_map(real).collect()
+}
+
+fn below(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
 /// The text of the first of the system's bundles that can be read; empty when there is none.
@@ -104,8 +141,8 @@ pub fn variables(java_options: Option<&str>) -> Vec<(OsString, OsString)> {
     .map(|name| (name.into(), path(BUNDLE)))
     .collect();
     // These two are added to the runtime's own roots.
-    all.push(("NODE_EXTRA_CA_CERTS".into(), path(SESSION_CA)));
-    all.push(("DENO_CERT".into(), path(SESSION_CA)));
+    all.push(("NODE_EXTRA_CA_CERTS".into(), path(CA)));
+    all.push(("DENO_CERT".into(), path(CA)));
     all.push(("SSL_CERT_DIR".into(), path(HASHED_DIR)));
     let store = Path::new(TRUST_DIR).join(STORE);
     let mut java = format!(
@@ -143,6 +180,28 @@ mod tests {
         }
         assert_eq!(made.subject_hash.len(), 8);
         assert_eq!(files(&roots, "").unwrap_err(), TrustError::SessionCa);
+    }
+
+    #[test]
+    fn stores_are_found_below_a_root_each_once() {
+        use std::os::unix::fs::symlink;
+        let root = tempfile::tempdir().unwrap();
+        let file = |path: &str| {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        };
+        file("etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem");
+        file("usr/lib/jvm/java-17/lib/security/cacerts");
+        std::fs::create_dir_all(root.path().join("etc/pki/tls/certs")).unwrap();
+        let linked = root.path().join("etc/pki/tls/certs/ca-bundle.crt");
+        symlink("../../ca-trust/extracted/pem/tls-ca-bundle.pem", linked).unwrap();
+        symlink("/etc/passwd", root.path().join("etc/pki/tls/cert.pem")).unwrap();
+        let found = bundles(root.path());
+        let wanted = PathBuf::from("/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem");
+        assert_eq!(found, [wanted].into());
+        let wanted = PathBuf::from("/usr/lib/jvm/java-17/lib/security/cacerts");
+        assert_eq!(java_stores(root.path()), [wanted].into());
     }
 
     #[test]

@@ -100,6 +100,7 @@ fn refused(error: &KernelError) -> Loaded {
         | KernelError::Missing(_)
         | KernelError::Attach { .. }
         | KernelError::Replace { .. }
+        | KernelError::HoldsEgret(_)
         | KernelError::Pins(_)
         | KernelError::Cgroup(_)
         | KernelError::Clock(_)

@@ -11,9 +11,9 @@ use crate::policy::CredentialKind::{self, Basic, Bearer, Header, Placeholder, Qu
 use crate::policy::{CredentialSpec, Mode, Places, Policy, UpstreamSettings};
 use crate::secrets::{Operator, SecretRef};
 
-const SECRET: &str = "correct-horse-battery";
+pub(super) const SECRET: &str = "correct-horse-battery";
 
-fn policy(credentials: Vec<CredentialSpec>) -> Policy {
+pub(super) fn policy(credentials: Vec<CredentialSpec>) -> Policy {
     Policy {
         name: "test".into(),
         mode: Mode::Enforce,
@@ -21,11 +21,11 @@ fn policy(credentials: Vec<CredentialSpec>) -> Policy {
         rules: Vec::new(),
         upstream: UpstreamSettings::default(),
         unmatched: None,
-        unix: Vec::new(),
+        local: crate::policy::Local::default(),
     }
 }
 
-fn operator() -> Operator {
+pub(super) fn operator() -> Operator {
     let env = |name: &str| match name {
         "TOKEN" | "OTHER" => Some(SECRET.into()),
         "SHORT" => Some("1234567".into()),
@@ -34,7 +34,7 @@ fn operator() -> Operator {
     Operator::new(nix::unistd::geteuid().as_raw(), env)
 }
 
-fn of(name: &str, secret: &str, env: Option<&str>) -> CredentialSpec {
+pub(super) fn of(name: &str, secret: &str, env: Option<&str>) -> CredentialSpec {
     let spec = spec(name, Bearer, &["api.test"]);
     let secret = SecretRef::parse(secret).unwrap();
     CredentialSpec { secret, env: env.map(Into::into), ..spec }

@@ -4,6 +4,7 @@
 mod activate;
 mod answers;
 mod bodies;
+mod hand_over;
 mod heads;
 mod upgraded;
 
@@ -39,7 +40,7 @@ fn set(credentials: &[(&str, CredentialKind, &str)]) -> CredentialSet {
     let all = credentials.iter().map(|(name, kind, secret)| {
         let secret = Secret::new(secret.as_bytes().to_vec());
         let spec = Arc::new(spec(name, kind.clone(), &["api.test"]));
-        Arc::new(Credential::new(spec, secret, &[]).unwrap())
+        Arc::new(Credential::new(spec, secret, None, &[]).unwrap())
     });
     CredentialSet::of(all.collect())
 }

@@ -67,19 +67,19 @@ impl Diagnostic {
 }
 
 /// What is found while one file is read.
-pub(super) struct Report<'a> {
+pub(crate) struct Report<'a> {
     file: Arc<str>,
     text: &'a str,
-    pub(super) errors: Vec<Diagnostic>,
-    pub(super) lints: Vec<Diagnostic>,
+    pub(crate) errors: Vec<Diagnostic>,
+    pub(crate) lints: Vec<Diagnostic>,
 }
 
 impl<'a> Report<'a> {
-    pub(super) fn new(file: &str, text: &'a str) -> Self {
+    pub(crate) fn new(file: &str, text: &'a str) -> Self {
         Self { file: file.into(), text, errors: Vec::new(), lints: Vec::new() }
     }
 
-    pub(super) fn locate(&self, span: &Range<usize>) -> Location {
+    pub(crate) fn locate(&self, span: &Range<usize>) -> Location {
         let before = self.text.get(..span.start).unwrap_or(self.text);
         let line_start = before.rfind('\n').map_or(0, |n| n + 1);
         Location {
@@ -89,12 +89,12 @@ impl<'a> Report<'a> {
         }
     }
 
-    pub(super) fn error(&mut self, span: &Range<usize>, message: impl Into<String>) {
+    pub(crate) fn error(&mut self, span: &Range<usize>, message: impl Into<String>) {
         let found = self.locate(span).say(message);
         self.errors.push(found);
     }
 
-    pub(super) fn error_help(
+    pub(crate) fn error_help(
         &mut self,
         span: &Range<usize>,
         message: impl Into<String>,
@@ -104,13 +104,13 @@ impl<'a> Report<'a> {
         self.errors.push(found);
     }
 
-    pub(super) fn lint(&mut self, span: &Range<usize>, message: impl Into<String>) {
+    pub(crate) fn lint(&mut self, span: &Range<usize>, message: impl Into<String>) {
         let found = self.locate(span).say(message);
         self.lints.push(found);
     }
 
     /// An error about a word that should be one of `known`.
-    pub(super) fn unknown(&mut self, span: &Range<usize>, what: &str, word: &str, known: &[&str]) {
+    pub(crate) fn unknown(&mut self, span: &Range<usize>, what: &str, word: &str, known: &[&str]) {
         let message = format!("unknown {what} `{}`", word.escape_debug());
         let help = match nearest(word, known) {
             Some(near) => format!("did you mean `{near}`?"),
@@ -119,13 +119,30 @@ impl<'a> Report<'a> {
         self.error_help(span, message, help);
     }
 
-    pub(super) fn not_yet(&mut self, span: &Range<usize>, what: &str) {
+    /// After a syntax error the rest of the file may have been misread: only the syntax errors
+    /// stand. Answers whether there are any.
+    pub(crate) fn keep_real(&mut self) -> bool {
+        let any = self.errors.iter().any(is_syntax);
+        if any {
+            self.errors.retain(is_syntax);
+        }
+        any
+    }
+
+    pub(crate) fn not_yet(&mut self, span: &Range<usize>, what: &str) {
         self.error(span, format!("{what} is not yet supported"));
     }
 }
 
+/// How errors of TOML itself begin.
+pub(crate) const SYNTAX: &str = "not valid TOML: ";
+
+pub(crate) fn is_syntax(found: &Diagnostic) -> bool {
+    found.message.starts_with(SYNTAX)
+}
+
 /// The known word that `word` was probably meant to be.
-pub(super) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+pub(crate) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     let lower = word.to_lowercase();
     let (distance, best) = known
         .iter()

@@ -13,23 +13,23 @@ mod rules;
 mod settings;
 mod units;
 
-use std::ops::Range;
+use serde::{Deserialize, Serialize};
 
-use toml::de::DeTable;
-
+pub(crate) use diagnostic::Report;
 pub use diagnostic::{Diagnostic, Location, locate};
 pub use presets::{PRESETS, preset};
+pub(crate) use reader::{Reader, Text, file_table, integer_of};
 pub use settings::{CaFile, parse_resolve_target};
 pub use units::{parse_duration, parse_size};
 
-use super::{Mode, Policy, UpstreamSettings};
+use super::{Local, Mode, Policy, UpstreamSettings};
 use credentials::CredentialDraft;
-use diagnostic::{Report, nearest};
-use reader::Reader;
+use diagnostic::{is_syntax, nearest};
 use rules::RuleDraft;
 
 /// A file that a policy uses.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct UsedFile {
     /// The same for the same file, however it is named.
     pub id: String,
@@ -104,7 +104,7 @@ pub fn parse(file: &str, text: &str, loader: &dyn Loader) -> Result<Parsed, Vec<
         rules: gathered.rules.into_iter().map(|r| r.rule).collect(),
         upstream: own.upstream,
         unmatched: own.unmatched,
-        unix: own.unix,
+        local: own.local,
     };
     Ok(Parsed { policy, lints, ca: own.ca })
 }
@@ -116,7 +116,7 @@ struct Own {
     upstream: UpstreamSettings,
     ca: Vec<CaFile>,
     unmatched: Option<super::UnmatchedNames>,
-    unix: Vec<String>,
+    local: Local,
 }
 
 /// What the policy and all files it uses say together.
@@ -153,7 +153,7 @@ impl<'l> Gathered<'l> {
 
     fn own_file(&mut self, file: &str, text: &str) -> Own {
         let mut report = Report::new(file, text);
-        let (table, span) = syntax(text, &mut report);
+        let (table, span) = file_table(text, &mut report);
         let top = Reader { table: &table, span };
         settings::check_top(&top, false, &mut report);
         let (upstream, ca) = settings::upstream(&top, &mut report);
@@ -163,7 +163,7 @@ impl<'l> Gathered<'l> {
             upstream,
             ca,
             unmatched: settings::dns(&top, &mut report),
-            unix: settings::local(&top, &mut report),
+            local: settings::local(&top, &mut report),
         };
         settings::session(&top, &mut report);
         self.body(file, "", &top, report);
@@ -172,7 +172,7 @@ impl<'l> Gathered<'l> {
 
     fn used_file(&mut self, used: &UsedFile) {
         let mut report = Report::new(&used.file, &used.text);
-        let (table, span) = syntax(&used.text, &mut report);
+        let (table, span) = file_table(&used.text, &mut report);
         let top = Reader { table: &table, span };
         settings::check_top(&top, true, &mut report);
         name(&top, &mut report);
@@ -194,7 +194,7 @@ impl<'l> Gathered<'l> {
             .into_iter()
             .map(|(name, span)| (name, report.locate(&span)))
             .collect();
-        keep_real(&mut report);
+        report.keep_real();
         self.errors.append(&mut report.errors);
         self.lints.append(&mut report.lints);
         for (name, at) in uses {
@@ -218,29 +218,6 @@ impl<'l> Gathered<'l> {
         self.open.pop();
         self.done.push(used.id);
     }
-}
-
-/// After a syntax error the rest of the file may have been misread: only the syntax errors stand.
-fn keep_real(report: &mut Report<'_>) {
-    if report.errors.iter().any(is_syntax) {
-        report.errors.retain(is_syntax);
-    }
-}
-
-fn is_syntax(found: &Diagnostic) -> bool {
-    found.message.starts_with(SYNTAX)
-}
-
-const SYNTAX: &str = "not valid TOML: ";
-
-fn syntax<'t>(text: &'t str, report: &mut Report<'_>) -> (DeTable<'t>, Range<usize>) {
-    let (table, errors) = DeTable::parse_recoverable(text);
-    for e in errors {
-        let span = e.span().unwrap_or(0..0);
-        report.error(&span, format!("{SYNTAX}{}", e.message().replace('\n', ", ")));
-    }
-    let span = table.span();
-    (table.into_inner(), span)
 }
 
 const LONGEST_NAME: usize = 100;

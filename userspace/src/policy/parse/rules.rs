@@ -52,19 +52,12 @@ const METHODS: &[&str] = &[
 
 /// Reads every `[[rule]]`; those with errors are reported and left out.
 pub(super) fn rules(top: &Reader<'_, '_>, report: &mut Report<'_>) -> Vec<RuleDraft> {
-    let Some(value) = top.get("rule") else { return Vec::new() };
-    let Some(list) = value.get_ref().as_array() else {
-        let help = "write [[rule]] with two brackets: there can be several";
-        report.error_help(&value.span(), "`rule` must be a list of tables", help);
-        return Vec::new();
+    let tables = top.tables("rule", "a rule", report);
+    let read = |reader: Reader<'_, '_>| {
+        reader.only("a rule", KEYS, &[], report);
+        rule(&reader, report)
     };
-    list.iter()
-        .filter_map(|v| {
-            let reader = Reader::of(v, "a rule", report)?;
-            reader.only("a rule", KEYS, &[], report);
-            rule(&reader, report)
-        })
-        .collect()
+    tables.into_iter().filter_map(read).collect()
 }
 
 fn rule(r: &Reader<'_, '_>, report: &mut Report<'_>) -> Option<RuleDraft> {

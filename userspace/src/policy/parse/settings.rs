@@ -5,7 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::diagnostic::{Location, Report};
 use super::reader::{Reader, Text, integer_of, text_of};
-use crate::policy::{HostName, Mode, ResolveTo, UnmatchedNames, UpstreamSettings, parse_cidr};
+use crate::policy::{
+    HostName, Local, Mode, ResolveTo, UnmatchedNames, UpstreamSettings, parse_cidr,
+};
 
 /// A CA file that the policy names; the loader reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,10 +164,34 @@ const DANGEROUS_SOCKETS: &[&str] = &[
     "gnupg",
 ];
 
-/// `[local] unix`: absolute paths, checked.
-pub(super) fn local(top: &Reader<'_, '_>, report: &mut Report<'_>) -> Vec<String> {
-    let Some(r) = top.table("local", report) else { return Vec::new() };
-    r.only("`local`", &["unix"], &["connect", "listen"], report);
+/// `[local]`: ports of loopback, and absolute paths of Unix sockets, checked.
+pub(super) fn local(top: &Reader<'_, '_>, report: &mut Report<'_>) -> Local {
+    let Some(r) = top.table("local", report) else { return Local::default() };
+    r.only("`local`", &["connect", "listen", "unix"], &[], report);
+    Local {
+        connect: local_ports(&r, "connect", report),
+        listen: local_ports(&r, "listen", report),
+        unix: unix_paths(&r, report),
+    }
+}
+
+fn local_ports(r: &Reader<'_, '_>, key: &str, report: &mut Report<'_>) -> Vec<u16> {
+    let what = format!("each of `{key}`");
+    let mut ports = Vec::new();
+    for value in r.list(key, report).unwrap_or_default() {
+        let port = integer_of(value, &what, 1..=65535, report).and_then(|n| u16::try_from(n).ok());
+        if port == Some(53) {
+            report.error(&value.span(), "port 53 is answered by egret, whatever resolver is meant");
+        } else {
+            ports.extend(port);
+        }
+    }
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+fn unix_paths(r: &Reader<'_, '_>, report: &mut Report<'_>) -> Vec<String> {
     let mut out = Vec::new();
     for text in r.texts("unix", report).unwrap_or_default() {
         match unix_path(text.0) {

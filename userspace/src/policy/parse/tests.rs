@@ -86,6 +86,8 @@ ca = ["ca.pem"]
 [dns]
 unmatched = "nxdomain"
 [local]
+connect = [5432, 6379]
+listen = [3000]
 unix = ["/run/postgresql/**"]
 [session]
 "#,
@@ -108,7 +110,8 @@ unix = ["/run/postgresql/**"]
     );
     assert!(matches!(kind("p"), CredentialKind::Placeholder(p) if p.header && p.body && !p.path));
     assert_eq!(policy.upstream.resolve.len(), 2);
-    assert_eq!(policy.unix, ["/run/postgresql/**"]);
+    assert_eq!(policy.local.unix, ["/run/postgresql/**"]);
+    assert_eq!((&*policy.local.connect, &*policy.local.listen), (&[5432, 6379][..], &[3000][..]));
     assert_eq!(p.ca[0].path, "ca.pem");
     assert_eq!((p.ca[0].at.line, p.ca[0].at.column), (64, 7));
     assert_eq!(p.lints, []);

@@ -9,18 +9,17 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::Service;
 use crate::audit::{Audit, Draft, Event};
-use crate::connection::Interceptor;
-use crate::dns::Names;
-use crate::identify::Agent;
+use crate::identify::CgroupId;
 use crate::outcome::{Decision, Reason, Stage};
 use crate::policy::{Host, HostName};
-use crate::redirect::ebpf::Kernel;
 use crate::redirect::events::{Attempt, KernelEvent};
+use crate::redirect::feed::Feed;
 use crate::shutdown::Watcher;
 
-/// A sixth of the lease, so that a few late ticks do not close an agent.
-const BEAT: Duration = Duration::from_millis(500);
+/// A sixth of the usual lease, so that a few late ticks do not close an agent.
+pub(crate) const BEAT: Duration = Duration::from_millis(500);
 
 const SWEEP: Duration = Duration::from_secs(10);
 
@@ -30,54 +29,56 @@ const STALE: Duration = Duration::from_secs(60);
 /// Events are read on a timer: a wake-up for each costs more than the event.
 const READ: Duration = Duration::from_millis(100);
 
+/// Finds the agents that are served.
+pub(crate) trait Services: Send + Sync + 'static {
+    /// The agent with this cgroup; the kernel does not always know one.
+    fn find(&self, agent: Option<CgroupId>) -> Option<Arc<Service>>;
+    fn all(&self) -> Vec<Arc<Service>>;
+}
+
 /// Closes upstream connections that have waited too long, and forgets flows whose connection was
 /// never accepted (a client may give up first).
-pub(super) async fn sweep(interceptor: Arc<Interceptor>, kernel: Arc<Kernel>) {
+pub(crate) async fn sweep(services: Arc<dyn Services>, feed: Arc<Feed>) {
     let mut ticks = interval(SWEEP);
     loop {
         ticks.tick().await;
-        interceptor.sweep();
-        if let Err(error) = kernel.sweep_flows(STALE) {
+        for service in services.all() {
+            service.interceptor.sweep();
+        }
+        if let Err(error) = feed.sweep_flows(STALE) {
             tracing::warn!(%error, "stale flows could not be removed");
         }
     }
 }
 
-/// Renews the lease until the drain has started and `Watcher` is gone with the session.
-pub(super) async fn beat(kernel: Arc<Kernel>) {
+/// Renews the lease until the task is ended.
+pub(crate) async fn beat(feed: Arc<Feed>) {
     let mut ticks = interval(BEAT);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if let Err(error) = kernel.beat() {
+        if let Err(error) = feed.beat() {
             tracing::error!(%error, "the lease could not be renewed; the kernel will close");
         }
     }
 }
 
 /// What turns the kernel's events into records.
-#[derive(Debug)]
-pub(super) struct Recorder {
-    kernel: Arc<Kernel>,
-    agent: Arc<Agent>,
+pub(crate) struct Recorder {
+    feed: Arc<Feed>,
+    services: Arc<dyn Services>,
     audit: Audit,
-    names: Arc<Names>,
     /// Names to which UDP was refused and recorded.
-    udp: Mutex<HashSet<HostName>>,
+    udp: Mutex<HashSet<(Option<CgroupId>, HostName)>>,
 }
 
 impl Recorder {
-    pub(super) fn new(
-        kernel: Arc<Kernel>,
-        agent: Arc<Agent>,
-        audit: Audit,
-        names: Arc<Names>,
-    ) -> Self {
-        Self { kernel, agent, audit, names, udp: Mutex::default() }
+    pub(crate) fn new(feed: Arc<Feed>, services: Arc<dyn Services>, audit: Audit) -> Self {
+        Self { feed, services, audit, udp: Mutex::default() }
     }
 
     /// Writes the kernel's refusals to the audit log until the drain starts.
-    pub(super) async fn run(self: Arc<Self>, shutdown: Watcher) {
+    pub(crate) async fn run(self: Arc<Self>, shutdown: Watcher) {
         let mut ticks = interval(READ);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !shutdown.is_draining() {
@@ -87,13 +88,22 @@ impl Recorder {
     }
 
     /// Writes what is in the ring now.
-    pub(super) fn drain(&self) {
-        for event in self.kernel.events() {
-            let name = destination(&event).and_then(|to| self.names.name_of(to.ip()));
-            if event.reason == Reason::UdpRefused && name.as_ref().is_some_and(|n| !self.first(n)) {
+    pub(crate) fn drain(&self) {
+        for event in self.feed.events() {
+            let service = self.services.find(event.agent);
+            let name = service.as_ref().and_then(|service| {
+                destination(&event).and_then(|to| service.names.name_of(to.ip()))
+            });
+            if event.reason == Reason::UdpRefused
+                && let Some(name) = &name
+                && !self.first(event.agent, name)
+            {
                 continue;
             }
-            let mut draft = draft(&event, &self.agent);
+            let mut draft = draft(&event);
+            if let Some(service) = service {
+                draft = draft.whose(&service.cell);
+            }
             if let Some(name) = name {
                 draft = draft.host(&Host::Name(name));
             }
@@ -106,8 +116,9 @@ impl Recorder {
     /// Whether UDP to this name is refused for the first time. A resolver that sorts addresses
     /// (RFC 6724) connects a UDP socket to each and sends nothing, on every lookup, and HTTP/3
     /// clients try again and again: one record a name says it. The names are bounded by their pool.
-    fn first(&self, name: &HostName) -> bool {
-        self.udp.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone())
+    fn first(&self, agent: Option<CgroupId>, name: &HostName) -> bool {
+        let mut seen = self.udp.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.insert((agent, name.clone()))
     }
 }
 
@@ -118,11 +129,9 @@ fn destination(event: &KernelEvent) -> Option<SocketAddr> {
     }
 }
 
-fn draft(event: &KernelEvent, agent: &Agent) -> Draft {
-    let mut draft = Draft::new(Event::KernelDeny, Decision::Deny)
-        .agent(agent)
-        .layer(Stage::Kernel)
-        .reason(event.reason);
+fn draft(event: &KernelEvent) -> Draft {
+    let mut draft =
+        Draft::new(Event::KernelDeny, Decision::Deny).layer(Stage::Kernel).reason(event.reason);
     if let Some(process) = &event.process {
         draft = draft.process(process);
     }

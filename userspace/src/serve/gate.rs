@@ -11,9 +11,9 @@ use tokio::task::JoinSet;
 
 use crate::audit::{Audit, Draft, Event};
 use crate::connection::{self, Interceptor};
-use crate::identify::{Agent, Flow, NetnsCookie, describe};
+use crate::identify::{AgentCell, Flow, NetnsCookie, describe};
 use crate::outcome::{Decision, Reason, Stage};
-use crate::redirect::ebpf::Kernel;
+use crate::redirect::feed::Feed;
 use crate::redirect::orig_dst::flow_key;
 use crate::shutdown::Watcher;
 
@@ -27,10 +27,10 @@ const AFTER_ERROR: Duration = Duration::from_millis(50);
 /// What every accepted connection needs.
 #[derive(Debug)]
 pub(super) struct Gate {
-    pub(super) kernel: Arc<Kernel>,
+    pub(super) feed: Arc<Feed>,
     pub(super) interceptor: Arc<Interceptor>,
     pub(super) audit: Audit,
-    pub(super) agent: Arc<Agent>,
+    pub(super) agent: Arc<AgentCell>,
     pub(super) netns: NetnsCookie,
     /// The agent's cgroup path inside the cgroup v2 mount.
     pub(super) cgroup: String,
@@ -96,7 +96,7 @@ impl Gate {
     /// Takes the flow out of the kernel's table: a second connection cannot use it again.
     fn identify(&self, stream: &TcpStream, peer: SocketAddr) -> Option<Flow> {
         let local = stream.local_addr().ok()?;
-        let taken = match self.kernel.take_flow(&flow_key(self.netns, peer, local)) {
+        let taken = match self.feed.take_flow(&flow_key(self.netns, peer, local)) {
             Ok(taken) => taken?,
             Err(error) => {
                 tracing::error!(%error, "the table of flows cannot be read");
@@ -115,7 +115,7 @@ impl Gate {
 
     fn refuse_unknown(&self, peer: SocketAddr) {
         let draft = Draft::new(Event::Connect, Decision::Deny)
-            .agent(&self.agent)
+            .whose(&self.agent)
             .layer(Stage::Connect)
             .reason(Reason::FlowUnknown)
             .message(&format!("from {peer}"));
