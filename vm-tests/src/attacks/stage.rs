@@ -81,13 +81,11 @@ impl<'a> Stage<'a> {
 
     /// It is no agent any more.
     pub(super) fn dismiss(&self, agent: Agent) -> Result<()> {
-        let name = agent.name.clone();
+        let (Some(daemon), Some(group)) = (&self.daemon, &agent.group) else { return Ok(()) };
         // Its processes end first: a group that is detached governs nobody.
-        drop(agent);
-        match &self.daemon {
-            Some(daemon) => daemon.detach(&name).map(drop),
-            None => Ok(()),
-        }
+        group.kill()?;
+        daemon.detach(&agent.name)?.expect(0)?;
+        Ok(())
     }
 
     /// A command as that agent.
@@ -203,6 +201,8 @@ pub(super) fn around(scene: &Scene, at: Where) -> Command {
     command.arg("--before").arg(link.far4.to_string());
     command.arg(link.canary4.udp.port().to_string());
     command.env("ATTACK_TIMEOUT", scene.timeout.to_string());
+    // The one folder that is writable in all surroundings.
+    command.env("TMPDIR", scene.world.shared(""));
     command
 }
 

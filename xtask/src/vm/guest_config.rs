@@ -114,6 +114,7 @@ const FOLDERS: &[(&str, u32)] = &[
     ("root", 0o700),
     ("home/agent", 0o755),
     ("home/operator", 0o755),
+    ("etc/cron.d", 0o755),
     ("tmp", 0o1777),
     ("proc", 0o555),
     ("sys", 0o555),

@@ -40,7 +40,8 @@ fn stopped(stage: &Stage<'_>, who: Who, pid: nix::unistd::Pid, event: &str) -> R
     Ok(load.packets("SIGCONT").unwrap_or(Outcome::Held))
 }
 
-/// The daemon dies: nothing gets out, and the next one serves the same agents.
+/// The daemon dies, as by the kernel's own hand when memory is short: nothing gets out, and the next
+/// one serves the same agents.
 pub(in crate::attacks) fn daemon_killed(stage: &Stage<'_>, who: Who) -> Result<Outcome> {
     ended(stage, who, Signal::SIGKILL)
 }
