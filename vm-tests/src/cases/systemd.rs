@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::Case;
 use crate::fixtures::agent::{Ended, eventually, outside};
@@ -38,6 +38,11 @@ pub(super) const CASES: &[Case] = &[
         name: "a_held_unit_has_the_walls_of_a_run",
         needs: SYSTEMD,
         run: a_held_unit_has_the_walls_of_a_run,
+    },
+    Case {
+        name: "the_daemons_unit_is_no_wall_for_a_run",
+        needs: SYSTEMD,
+        run: the_daemons_unit_is_no_wall_for_a_run,
     },
     Case { name: "the_machine_trusts_and_forgets", needs: SYSTEMD, run: trusts_and_forgets },
 ];
@@ -76,12 +81,13 @@ impl<'a> Installed<'a> {
         Ok(installed)
     }
 
+    /// Writes a file, of which systemd learns at its next reload.
     fn unit(&mut self, name: &str, text: &str) -> Result<()> {
         let path = Path::new(UNITS).join(name);
         std::fs::create_dir_all(path.parent().context("a folder")?)?;
         std::fs::write(&path, text)?;
         self.units.push(path);
-        systemctl(&["daemon-reload"])?.expect(0).map(drop)
+        Ok(())
     }
 
     /// Puts programs in the place of the daemon's, on a cgroup as well: see pins.py.
@@ -112,15 +118,18 @@ impl Drop for Installed<'_> {
         run("umount", &[BPFFS]);
         let _ = eventually("the slice to end", || state("agents.slice") != "active");
         let _ = std::fs::remove_dir(SLICE);
-        run(&egret, &["systemd", "uninstall"]);
         for path in &self.units {
             let _ = std::fs::remove_file(path);
         }
         let _ = std::fs::remove_dir(Path::new(UNITS).join("egret.service.d"));
-        run("systemctl", &["daemon-reload"]);
+        run(&egret, &["systemd", "uninstall"]);
         run("systemctl", &["reset-failed"]);
         let _ = std::fs::remove_dir_all("/run/egret");
     }
+}
+
+fn reload() -> Result<()> {
+    systemctl(&["daemon-reload"])?.expect(0).map(drop)
 }
 
 pub(super) fn systemctl(words: &[&str]) -> Result<Ended> {
@@ -199,7 +208,7 @@ fn the_slice_is_closed_before_the_daemon(bench: &Bench) -> Result<()> {
     closed("agents.slice")?;
     closed("agents-below.slice")?;
     // After systemd has read its files again it has put its programs back.
-    systemctl(&["daemon-reload"])?.expect(0)?;
+    reload()?;
     closed("agents.slice")?;
     // It cannot be stopped by mistake.
     let stop = systemctl(&["stop", "agents.slice"])?;
@@ -227,6 +236,7 @@ fn the_guard_holds_while_systemd_reads_its_files(bench: &Bench) -> Result<()> {
         program.display()
     );
     machine.unit("e2e-watch.service", &text)?;
+    reload()?;
     systemctl(&["start", "e2e-watch.service"])?.expect(0)?;
     let lines = || std::fs::read_to_string(&seen).unwrap_or_default();
     for command in ["daemon-reload", "daemon-reload", "daemon-reexec"] {
@@ -270,6 +280,7 @@ fn a_held_unit_starts_when_it_is_served(bench: &Bench) -> Result<()> {
     );
     machine.unit("e2e-held-1.service", &text)?;
     machine.unit("e2e-free.service", &text)?;
+    reload()?;
     systemctl(&["start", "e2e-free.service"])?.expect(0)?;
     for path in [&before, &main] {
         std::fs::remove_file(path).context("the control did not run")?;
@@ -298,42 +309,86 @@ fn journal_says(unit: &str, what: &str) -> Result<()> {
 fn a_held_unit_has_the_walls_of_a_run(bench: &Bench) -> Result<()> {
     let mut machine = Installed::new(bench)?;
     machine.pin("agent", None)?;
-    std::fs::create_dir_all("/run/egret/trust")?;
-    std::fs::write("/run/egret/trust/bundle.pem", "held-marker\n")?;
-    std::fs::create_dir_all("/run/egret/env")?;
-    std::fs::write("/run/egret/env/held", "HELD_TOKEN=held-placeholder\n")?;
+    for (path, text) in
+        [("trust/bundle.pem", "held-marker\n"), ("env/held", "HELD_TOKEN=held-placeholder\n")]
+    {
+        let path = Path::new("/run/egret").join(path);
+        std::fs::create_dir_all(path.parent().context("a folder")?)?;
+        std::fs::write(path, text)?;
+    }
+    let (always, inside) = ("tcp tmp null", "bundle variable placeholder");
+    // As root every wall has something to hold; the unit that is free shows that it is there.
+    let root = "packet vsock raw bpf io_uring pins bus manager cgroups sysctl etc usr disk admin";
+    let cases = [
+        ("free", "root", root),
+        ("held", "root", inside),
+        ("free", &*bench.user, "vsock io_uring bus"),
+        ("held", &*bench.user, inside),
+    ];
     let probe = machine.world.path("held.py").display().to_string();
-    let common = "tcp tmp null";
-    // As root every wall has something to hold; the control shows that it was there to reach.
-    for (user, control, inside) in [
-        (
-            "root",
-            "packet vsock raw bpf io_uring pins bus manager cgroups sysctl etc usr disk admin",
-            "bundle variable placeholder",
-        ),
-        (&*bench.user, "vsock io_uring bus", "bundle variable placeholder"),
-    ] {
-        for (name, wanted) in [("free", control), ("held", inside)] {
-            let unit = format!("e2e-{name}-{user}.service");
-            let out = machine.world.shared(&unit);
-            let text = format!(
-                "[Service]\nType=oneshot\nUser={user}\nExecStart=/usr/bin/python3 {probe}\n\
-                 StandardOutput=file:{}\n",
-                out.display()
-            );
-            machine.unit(&unit, &text)?;
-            systemctl(&["start", &unit])?.expect(0)?;
-            let said = std::fs::read_to_string(&out)?;
-            let works: Vec<&str> = said.split_whitespace().skip(1).collect();
-            let mut expected: Vec<&str> = common.split(' ').chain(wanted.split(' ')).collect();
-            let (mut works, said) = (works, said.clone());
-            works.sort_unstable();
-            expected.sort_unstable();
-            if works != expected {
-                bail!("{unit}: {said}expected {expected:?}");
-            }
-            let _ = std::fs::remove_dir("/tmp/held-mount");
+    for (name, user, _) in cases {
+        let text = format!(
+            "[Service]\nType=oneshot\nUser={user}\nExecStart=/usr/bin/python3 {probe}\n\
+             StandardOutput=file:{}\n",
+            machine.world.shared(&format!("{name}-{user}")).display()
+        );
+        machine.unit(&format!("e2e-{name}-{user}.service"), &text)?;
+    }
+    reload()?;
+    for (name, user, wanted) in cases {
+        systemctl(&["start", &format!("e2e-{name}-{user}.service")])?.expect(0)?;
+        let said = std::fs::read_to_string(machine.world.shared(&format!("{name}-{user}")))?;
+        let mut works: Vec<&str> = said.split_whitespace().skip(1).collect();
+        let mut expected: Vec<&str> = always.split(' ').chain(wanted.split(' ')).collect();
+        works.sort_unstable();
+        expected.sort_unstable();
+        ensure!(works == expected, "{name} as {user}: {said}expected {expected:?}");
+        let _ = outside("umount", &["-q", "/tmp/held-mount"]);
+        let _ = std::fs::remove_dir("/tmp/held-mount");
+    }
+    Ok(())
+}
+
+/// What the daemon starts inherits its unit's capabilities, filters and view of the files. A run
+/// there must work, and its command must find what it finds in a run from a shell.
+fn the_daemons_unit_is_no_wall_for_a_run(bench: &Bench) -> Result<()> {
+    let mut machine = Installed::new(bench)?;
+    let program = machine.world.write("inherits.py", include_str!("../probes/inherits.py"))?;
+    let program = program.display().to_string();
+    let shared = machine.world.folder().join("shared").display().to_string();
+    let state = machine.world.state().display().to_string();
+    let egret = bench.egret.display().to_string();
+    let words = ["run", "--quiet", "--state", &state, "--allow", "a.test", "--user", &bench.user];
+    let words = [&words[..], &["--", "python3", &program, &shared]].concat();
+    let from_shell = [&["-C", "/", &*egret][..], &words].concat();
+    let control = outside("env", &from_shell)?.expect(0)?.stdout;
+    control_works(&control)?;
+
+    let out = machine.world.shared("daemon");
+    let unit = std::fs::read_to_string(Path::new(UNITS).join("egret.service"))?;
+    let only_for_daemons =
+        ["NotifyAccess=", "ExecReload=", "Restart", "WatchdogSec=", "OOMPolicy="];
+    let lines = unit.lines().filter(|l| !only_for_daemons.iter().any(|key| l.starts_with(key)));
+    let lines = lines.map(|line| match line.split_once('=') {
+        Some(("Type", _)) => "Type=oneshot".to_owned(),
+        Some(("ExecStart", _)) => {
+            format!("ExecStart={egret} {}\nStandardOutput=file:{}", words.join(" "), out.display())
         }
+        _ => line.to_owned(),
+    });
+    machine.unit("e2e-daemon.service", &lines.collect::<Vec<_>>().join("\n"))?;
+    reload()?;
+    let started = systemctl(&["start", "e2e-daemon.service"])?;
+    let log = outside("journalctl", &["--no-pager", "-u", "e2e-daemon.service"])?.stdout;
+    ensure!(started.code == 0, "{}\n{log}", started.text());
+    let inside = std::fs::read_to_string(&out)?;
+    ensure!(inside == control, "from a shell {control}in the unit {inside}");
+    Ok(())
+}
+
+fn control_works(control: &str) -> Result<()> {
+    for word in ["write", "just-in-time", "fixed-addresses", "set-group-id", "namespaces"] {
+        ensure!(control.contains(word), "the control lacks {word}: {control}");
     }
     Ok(())
 }

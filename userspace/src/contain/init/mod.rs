@@ -62,6 +62,7 @@ fn start(socket: &OwnedFd, order: OwnedFd, netns: OwnedFd) -> Result<reaper::Rea
     nix::sys::prctl::set_dumpable(false).doing("harden init")?;
     let _ = nix::sys::prctl::set_name(c"egret-init");
     let order = read_order(order).doing("read the order")?;
+    be_killable().doing("give up the protection of egret's unit")?;
     world::build(&order.plan, netns)?;
     setsid().doing("begin a session")?;
     let terminal = match order.terminal {
@@ -72,6 +73,13 @@ fn start(socket: &OwnedFd, order: OwnedFd, netns: OwnedFd) -> Result<reaper::Rea
     let socket = socket.try_clone().doing("keep the socket")?;
     report(&socket, &Event::Started, None).doing("report")?;
     Ok(reaper::Reaper::new(main, socket, terminal, order.plan.die_with_parent))
+}
+
+/// egret's unit keeps it from being killed when memory runs out. The command is no egret.
+fn be_killable() -> io::Result<()> {
+    const SCORE: &str = "/proc/self/oom_score_adj";
+    let score = std::fs::read_to_string(SCORE)?;
+    if score.trim_start().starts_with('-') { std::fs::write(SCORE, "0") } else { Ok(()) }
 }
 
 fn read_order(fd: OwnedFd) -> io::Result<Order> {
