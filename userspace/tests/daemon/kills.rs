@@ -188,7 +188,7 @@ fn finish(w: &mut World, subjects: Vec<Subject>, kills: u64) {
     }
     assert!(w.pins().is_empty() && w.records().is_empty(), "{:?} {:?}", w.pins(), w.records());
     assert_eq!(names(&w.run_dir().join("bpf/guards")), [""; 0]);
-    eventually("the names are forgotten", || names(&w.state_dir().join("names")).is_empty());
+    eventually("the names are forgotten", || w.kept_names().is_empty());
     // The upstream's alone.
     eventually("no listener is left over", || listeners() == 1);
     w.stop();

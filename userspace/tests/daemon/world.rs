@@ -297,6 +297,12 @@ impl World {
         names(&self.run_dir().join("bpf/agents"))
     }
 
+    /// The sessions whose names are kept.
+    pub(crate) fn kept_names(&self) -> Vec<String> {
+        let folder = self.state_dir().join("names");
+        names(&folder).iter().flat_map(|daemon| names(&folder.join(daemon))).collect()
+    }
+
     /// The files of records.
     pub(crate) fn records(&self) -> Vec<String> {
         names(&self.run_dir().join("attached"))
