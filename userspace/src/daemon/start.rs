@@ -54,6 +54,9 @@ pub(super) fn start(options: &Options) -> Result<(Governor, Running, Flock<File>
     })?;
     // Until an interceptor serves.
     kernel.feed().expire()?;
+    // From here on a unit that carries them can start, and is closed until it is attached.
+    kernel.pin_closed()?;
+    kernel.adopt_guards()?;
     self_test::run(&kernel, &hierarchy)?;
     kernel.feed().expire()?;
     for path in hierarchy.sweep()? {

@@ -8,6 +8,7 @@ mod ends;
 mod http;
 mod names;
 mod records;
+mod slice;
 mod systemd;
 mod walls;
 
@@ -34,6 +35,7 @@ const SUBJECTS: &[(&str, &[Case])] = &[
     ("records", records::CASES),
     ("bad_input", bad_input::CASES),
     ("systemd", systemd::CASES),
+    ("slice", slice::CASES),
 ];
 
 /// All cases as trials, and a line for each that this machine cannot run.

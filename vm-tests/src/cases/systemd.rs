@@ -44,12 +44,12 @@ pub(super) const CASES: &[Case] = &[
 
 const SYSTEMD: &[Need] = &[Need::FreshSystemd, Need::Python];
 
-const UNITS: &str = "/etc/systemd/system";
+pub(super) const UNITS: &str = "/etc/systemd/system";
 const BPFFS: &str = "/run/egret/bpf";
-const SLICE: &str = "/sys/fs/cgroup/agents.slice";
+pub(super) const SLICE: &str = "/sys/fs/cgroup/agents.slice";
 
 /// Units are the machine's, and tests run side by side.
-static MACHINE: Mutex<()> = Mutex::new(());
+pub(super) static MACHINE: Mutex<()> = Mutex::new(());
 
 /// egret's units installed on this machine; everything is as before when it is dropped.
 struct Installed<'a> {
@@ -123,15 +123,15 @@ impl Drop for Installed<'_> {
     }
 }
 
-fn systemctl(words: &[&str]) -> Result<Ended> {
+pub(super) fn systemctl(words: &[&str]) -> Result<Ended> {
     outside("systemctl", words)
 }
 
-fn state(unit: &str) -> String {
+pub(super) fn state(unit: &str) -> String {
     show(unit, "ActiveState").unwrap_or_default()
 }
 
-fn show(unit: &str, property: &str) -> Result<String> {
+pub(super) fn show(unit: &str, property: &str) -> Result<String> {
     let ended = systemctl(&["show", "--value", "--property", property, unit])?.expect(0)?;
     Ok(ended.stdout.trim().to_owned())
 }
