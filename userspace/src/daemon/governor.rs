@@ -12,6 +12,7 @@ use super::agents::Places;
 use super::definition::{Definition, Source};
 use super::error::DaemonError;
 use super::namespaces::Sockets;
+use super::orphans::Orphan;
 use super::records::{Records, Stage, Written};
 use super::restart::DENIED;
 use super::supervise::Supervisor;
@@ -48,7 +49,7 @@ pub(super) struct Now {
     pub(super) places: Places,
     pub(super) agents: BTreeMap<String, Governed>,
     /// Attached by an egret before, without a record: closed until somebody detaches them.
-    pub(super) orphans: BTreeMap<String, Option<Attachment>>,
+    pub(super) orphans: BTreeMap<String, Orphan>,
     /// Matches of an `[[agent]]` that an operator has closed, by name, whether they are there or not.
     pub(super) denied: BTreeSet<String>,
     /// Groups that match an `[[agent]]` and were detached by hand.

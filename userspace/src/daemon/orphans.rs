@@ -1,17 +1,30 @@
-//! Links without a record: somebody attached them and nobody knows under which policy. They are
-//! closed and named in the status until an operator lets them go, or their group is gone.
+//! What was attached and has no record: nobody knows under which policy. It is closed and named in
+//! the status until an operator lets it go, or its group is gone.
+//!
+//! An agent below another has no links of its own; only the kernel knows it still, by its group,
+//! and so it is named by the path of that.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::error::DaemonError;
 use super::governor::{Governor, Now};
 use crate::identify::CgroupId;
 use crate::intercept::wire::NoteKind;
 use crate::outcome::Reason;
-use crate::redirect::cgroup::Cgroup;
 use crate::redirect::ebpf::{AgentFlags, Attachment, KernelError};
 use crate::redirect::pins::PinError;
+
+/// One of them.
+#[derive(Debug)]
+pub(super) enum Orphan {
+    Linked(Attachment),
+    /// Its links could not be found again, or were let go of in part.
+    Stuck,
+    /// Without links of its own.
+    Below(CgroupId),
+}
 
 impl Governor {
     /// Finds and closes them.
@@ -20,19 +33,39 @@ impl Governor {
             if now.agents.contains_key(&name) {
                 continue;
             }
-            let attachment = match self.adopt_orphan(&name) {
+            let orphan = match self.adopt_orphan(&name) {
                 Ok(None) => continue,
-                Ok(attachment) => attachment,
+                Ok(Some(links)) => Orphan::Linked(links),
                 Err(error) => {
                     tracing::warn!(agent = name, %error, "what is attached of it stays closed");
-                    None
+                    Orphan::Stuck
                 }
             };
-            let why = format!("{name} is attached and nobody knows its policy: closed");
-            self.refused(NoteKind::Admin, &name, Reason::AgentClosed, &why);
-            now.orphans.insert(name, attachment);
+            self.add_orphan(now, name, orphan);
         }
+        let groups = self.groups();
+        for id in self.kernel.known_agents()? {
+            let linked = |o: &Orphan| matches!(o, Orphan::Linked(links) if links.cgroup() == id);
+            if now.agents.values().any(|g| g.cgroup.id() == id) || now.orphans.values().any(linked)
+            {
+                continue;
+            }
+            match groups.get(&id) {
+                Some(path) => {
+                    self.kernel.set_agent(id, AgentFlags::default())?;
+                    self.add_orphan(now, path.display().to_string(), Orphan::Below(id));
+                }
+                None => self.kernel.remove_agent(id)?,
+            }
+        }
+        self.forget_damaged(now);
         Ok(())
+    }
+
+    fn add_orphan(&self, now: &mut Now, name: String, orphan: Orphan) {
+        let why = format!("{name} is attached and nobody knows its policy: closed");
+        self.refused(NoteKind::Admin, &name, Reason::AgentClosed, &why);
+        now.orphans.insert(name, orphan);
     }
 
     /// The links of one, all of them, and their group closed. None: there was nothing to it.
@@ -46,9 +79,10 @@ impl Governor {
                 self.kernel.forget(name)?;
                 return Ok(None);
             }
-            Err(KernelError::Pins(PinError::Half { cgroup: Some(id), .. })) => {
-                let cgroup = self.group_with(id)?;
-                self.kernel.repair(name, &cgroup)?
+            Err(KernelError::Pins(half @ PinError::Half { cgroup: Some(id), .. })) => {
+                let groups = self.groups();
+                let path = groups.get(&id).ok_or(half)?;
+                self.kernel.repair(name, &self.open_group(path)?)?
             }
             Err(error) => return Err(error.into()),
         };
@@ -56,50 +90,64 @@ impl Governor {
         Ok(Some(attachment))
     }
 
-    /// The group with this id, wherever it is.
-    fn group_with(&self, id: CgroupId) -> Result<Cgroup, DaemonError> {
+    /// Every group by its id.
+    fn groups(&self) -> BTreeMap<CgroupId, PathBuf> {
+        let mut found = BTreeMap::new();
         let mut waiting = vec![PathBuf::from("/")];
         while let Some(group) = waiting.pop() {
             let at = self.hierarchy.root().join(group.strip_prefix("/").unwrap_or(&group));
             for entry in std::fs::read_dir(&at).into_iter().flatten().flatten() {
-                if !entry.file_type().is_ok_and(|t| t.is_dir()) {
-                    continue;
+                let Ok(meta) = entry.metadata() else { continue };
+                if meta.is_dir() {
+                    let path = group.join(entry.file_name());
+                    found.insert(CgroupId(meta.ino()), path.clone());
+                    waiting.push(path);
                 }
-                let below = group.join(entry.file_name());
-                if entry.metadata().is_ok_and(|m| m.ino() == id.0) {
-                    return self.open_group(&below);
-                }
-                waiting.push(below);
             }
         }
-        Err(DaemonError::at(Path::new("its cgroup"))(std::io::ErrorKind::NotFound.into()))
+        found
     }
 
-    /// Lets one go.
+    /// Lets one go: from then on it is governed by the agents above it, or not at all.
     pub(super) fn detach_orphan(&self, now: &mut Now, name: &str) -> Result<(), DaemonError> {
-        self.announce(
-            vec![name.to_owned()],
-            NoteKind::Admin,
-            format!("detach {name}, which was closed"),
-        )?;
-        let known = now.orphans.get_mut(name).and_then(Option::take);
-        let found = match known {
-            Some(attachment) => Some(attachment),
-            None => self.adopt_orphan(name)?,
+        self.announce(vec![name.to_owned()], NoteKind::Admin, format!("detach {name}"))?;
+        let links = match now.orphans.insert(name.to_owned(), Orphan::Stuck) {
+            Some(Orphan::Below(id)) => {
+                self.kernel.remove_agent(id)?;
+                None
+            }
+            Some(Orphan::Linked(links)) => Some(links),
+            Some(Orphan::Stuck) | None => self.adopt_orphan(name)?,
         };
-        if let Some(attachment) = found {
-            let id = attachment.cgroup();
-            attachment.detach()?;
-            self.kernel.remove_agent(id)?;
+        if let Some(links) = links {
+            self.kernel.remove_agent(links.cgroup())?;
+            links.detach()?;
         }
-        // One that could not be read.
-        self.records.remove(name).map_err(DaemonError::at(&self.records.path(name)))?;
         now.orphans.remove(name);
+        self.records.remove(name).map_err(DaemonError::at(&self.records.path(name)))?;
+        self.forget_damaged(now);
         Ok(())
     }
 
     /// Forgets those whose group is gone.
     pub(super) fn forget_gone_orphans(&self, now: &mut Now) {
-        now.orphans.retain(|name, _| self.kernel.forget(name).is_err());
+        if now.orphans.is_empty() {
+            return;
+        }
+        let groups = self.groups();
+        now.orphans.retain(|name, orphan| match orphan {
+            Orphan::Below(id) => groups.contains_key(id) || self.kernel.remove_agent(*id).is_err(),
+            Orphan::Linked(_) | Orphan::Stuck => self.kernel.forget(name).is_err(),
+        });
+        self.forget_damaged(now);
+    }
+
+    /// Records that cannot be read mean somebody as long as there is somebody without a record.
+    fn forget_damaged(&self, now: &Now) {
+        if now.orphans.is_empty()
+            && let Err(error) = self.records.remove_damaged()
+        {
+            tracing::warn!(%error, "a damaged record stays behind");
+        }
     }
 }

@@ -70,8 +70,8 @@ impl Records {
         Ok(Self(dir))
     }
 
-    /// Every record, and the names of files that hold none.
-    pub(super) fn all(&self) -> io::Result<(Vec<Written>, Vec<String>)> {
+    /// Every record, and the files that hold none.
+    pub(super) fn all(&self) -> io::Result<(Vec<Written>, Vec<PathBuf>)> {
         let (mut found, mut damaged) = (Vec::new(), Vec::new());
         for entry in fs::read_dir(&self.0)? {
             let path = entry?.path();
@@ -81,7 +81,7 @@ impl Records {
             let read = fs::read(&path).and_then(|text| Ok(serde_json::from_slice(&text)?));
             match read {
                 Ok(record) => found.push(record),
-                Err(_) => damaged.push(path.display().to_string()),
+                Err(_) => damaged.push(path),
             }
         }
         Ok((found, damaged))
@@ -110,6 +110,11 @@ impl Records {
             return remove(&path);
         }
         replace(&path, &serde_json::to_vec(names)?)
+    }
+
+    /// Forgets what cannot be read.
+    pub(super) fn remove_damaged(&self) -> io::Result<()> {
+        self.all()?.1.iter().try_for_each(|file| remove(file))
     }
 
     /// Forgets one; that there was none is no failure.

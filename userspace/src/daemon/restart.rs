@@ -10,8 +10,9 @@ use super::error::DaemonError;
 use super::governor::{Closed, Governed, Governor, Now, order};
 use super::namespaces::Sockets;
 use super::records::{Stage, Written};
+use super::supervise::names_folder;
 use crate::identify::{CgroupId, SessionId};
-use crate::intercept::wire::{NAMES, NoteKind, Order};
+use crate::intercept::wire::{NoteKind, Order};
 use crate::outcome::Reason;
 use crate::redirect::attach::{join_running, namespaces};
 use crate::redirect::attachment::Overlap;
@@ -26,7 +27,7 @@ impl Governor {
         let (mut written, damaged) =
             self.records.all().map_err(DaemonError::at(&self.run.join("attached")))?;
         for file in damaged {
-            let why = format!("{file} cannot be read; its agent is closed until it is detached");
+            let why = format!("{} cannot be read; its agent is closed", file.display());
             self.refused(NoteKind::Admin, "", Reason::AgentClosed, &why);
         }
         now.denied = self.records.denied().map_err(DaemonError::at(&self.run.join("attached")))?;
@@ -65,7 +66,8 @@ impl Governor {
 
     /// Removes what was kept of sessions that are over.
     fn forget_names(&self, now: &Now) {
-        let entries = std::fs::read_dir(self.state.join(NAMES)).into_iter().flatten().flatten();
+        let folder = names_folder(&self.state, &self.run);
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
         for entry in entries {
             let name = entry.file_name();
             if !now.agents.values().any(|g| *g.session.0 == *name.to_string_lossy()) {

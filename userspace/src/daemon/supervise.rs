@@ -8,6 +8,7 @@ use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, lchown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,12 +19,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, User};
+use sha2::{Digest as _, Sha256};
 
 use super::error::DaemonError;
 use super::link::{Link, LinkError};
 use crate::confine::{Confined, Confinement, Identity};
 use crate::contain::TrustFiles;
-use crate::intercept::wire::{ARGUMENT, NAMES, Note, Order, Pem, Report, Start};
+use crate::intercept::wire::{ARGUMENT, Note, Order, Pem, Report, Start};
 use crate::redirect::feed::Feed;
 use crate::sys::{fdpass, process};
 use crate::tls::authority::Authority;
@@ -99,6 +101,7 @@ impl Supervisor {
         let pair = terms.authority.to_pem_pair();
         let start = Start {
             state: terms.state.clone(),
+            names: names_folder(&terms.state, &terms.run),
             confinement: self.confinement(),
             lease: terms.lease,
             power: terms.power,
@@ -256,6 +259,15 @@ pub(super) fn identity(user: &str) -> Option<Identity> {
 
 /// The folders in the state folder in which an interceptor writes.
 const WRITABLE: [&str; 3] = ["audit", "checkpoints", NAMES];
+const NAMES: &str = "names";
+
+/// Where the names of each agent are kept: for each daemon by itself, since several may share a
+/// state folder and each forgets those that it does not know.
+pub(super) fn names_folder(state: &Path, run: &Path) -> PathBuf {
+    let digest = Sha256::digest(run.as_os_str().as_bytes());
+    let name: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    state.join(NAMES).join(name)
+}
 
 /// What an interceptor reads while it serves: names, roots, and itself.
 fn confinement_readable() -> Vec<PathBuf> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 
 use super::steward::{self, Steward};
-use super::wire::{ARGUMENT, NAMES, Numbered, Order, Report, Start};
+use super::wire::{ARGUMENT, Numbered, Order, Report, Start};
 use crate::audit::{Audit, AuditOptions, Draft, Durability, Event};
 use crate::confine::{self, Confined};
 use crate::connection::Settings;
@@ -61,8 +61,8 @@ fn run(socket: OwnedFd) -> u8 {
         tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("egret").build();
     match runtime {
         Ok(runtime) if report(Report::Ready(confined)).is_ok() => {
-            let served = runtime
-                .block_on(steward::serve(socket, Steward::new(shared, start.state.join(NAMES))));
+            let served =
+                runtime.block_on(steward::serve(socket, Steward::new(shared, start.names.clone())));
             runtime.shutdown_background();
             if served.is_ok() { 0 } else { FAILED }
         }

@@ -17,9 +17,6 @@ use crate::outcome::{Decision, Reason};
 /// The hidden first argument that makes the program an interceptor.
 pub(crate) const ARGUMENT: &str = "__interceptor";
 
-/// The folder, in the state folder, of the names of each agent.
-pub(crate) const NAMES: &str = "names";
-
 /// An order with its number, which the answer repeats.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Numbered<T> {
@@ -59,6 +56,8 @@ pub(crate) const LISTENERS: usize = 3;
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Start {
     pub(crate) state: PathBuf,
+    /// The folder of the names of each agent.
+    pub(crate) names: PathBuf,
     pub(crate) confinement: Confinement,
     pub(crate) lease: Duration,
     /// Records survive a power failure before the first byte goes upstream.

@@ -92,7 +92,7 @@ pub struct Kernel {
 
 /// The maps that say who is an agent and where its interceptor is.
 pub(super) struct Tables {
-    agents: OwnedFd,
+    pub(super) agents: OwnedFd,
     pub(super) listeners: OwnedFd,
     pub(super) ports: OwnedFd,
     pub(super) local: OwnedFd,

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 
 use agent_ebpf::abi::{
     IPPROTO_TCP, IPPROTO_UDP, LOCAL_CONNECT, LOCAL_LISTEN, ListenerKey, ListenerPorts, LocalKey,
-    MAX_LISTENERS, MAX_LOCAL, MAX_PORTS, Plain, PortKey,
+    MAX_AGENTS, MAX_LISTENERS, MAX_LOCAL, MAX_PORTS, Plain, PortKey,
 };
 use agent_ebpf::address::Port;
 
@@ -103,6 +103,15 @@ impl Kernel {
             }
         }
         Ok(())
+    }
+
+    /// Every agent that the kernel knows, in no order.
+    ///
+    /// # Errors
+    /// When the map is gone.
+    pub fn known_agents(&self) -> Result<Vec<CgroupId>, KernelError> {
+        let ids = keys(self.maps.agents.as_fd(), "AGENTS", MAX_AGENTS, |_: &u64| true)?;
+        Ok(ids.into_iter().map(CgroupId).collect())
     }
 
     /// What was said of an agent's loopback, in every namespace.

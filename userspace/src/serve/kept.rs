@@ -5,9 +5,9 @@
 //! One file for each agent, named by its session; one line for each name, in the order of their
 //! addresses: `a` (some rule could allow it) or `u`, a space, the name.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use crate::dns::{Names, Standing};
@@ -19,6 +19,7 @@ use crate::policy::HostName;
 /// # Errors
 /// When the file cannot be read, or a line that was never finished not be cut off.
 pub(crate) fn open(folder: &Path, session: &SessionId) -> io::Result<Names> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let path = folder.join(&*session.0);
     let mut options = OpenOptions::new();
     let mut file = options.create(true).read(true).append(true).mode(0o600).open(&path)?;

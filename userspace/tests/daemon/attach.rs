@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::probe::{CLOSED, SERVED, ask, line, run, start};
 use crate::wire::{NOBODY, accept};
-use crate::world::with_daemon;
+use crate::world::{report, with_daemon};
 
 /// Connects to a port of loopback, says so, waits for a line, and uses the connection.
 fn holder(port: u16) -> String {
@@ -96,7 +96,7 @@ sys.stdin.readline()
         assert_eq!(line(&mut child), "looked");
         let waited: u64 = line(&mut child).parse().unwrap();
         assert!(waited < 15_000, "never served in its own namespace");
-        eprintln!("a new namespace was served after {waited} ms");
+        report(&format!("a new namespace was served after {waited} ms"));
         assert_eq!(w.agent("a")["namespaces"], 2);
         drop(child.stdin.take());
         child.wait().unwrap();

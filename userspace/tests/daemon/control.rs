@@ -15,7 +15,7 @@ use nix::sys::socket::{
 use nix::sys::time::{TimeVal, TimeValLike as _};
 
 use crate::probe::{SERVED, run};
-use crate::world::{Said, World, eventually, with_daemon};
+use crate::world::{Said, World, eventually, report, with_daemon};
 
 /// Longer than the daemon waits for a request.
 const TIME_OUT: Duration = Duration::from_secs(10);
@@ -163,7 +163,7 @@ fn silent_connections_do_not_stand_in_the_way_of_others() {
         assert!(begun.elapsed() < TIME_OUT, "the user waited for root");
         // Root itself waits until they are timed out.
         eventually("root is served", || w.egret(&["status"]).code == 0);
-        eprintln!("beside 100 silent connections served after {:?}", begun.elapsed());
+        report(&format!("beside 100 silent connections served after {:?}", begun.elapsed()));
         w.attach("a", &group, &w.policy("p", &[80], ""));
         assert_eq!(w.tries(&group), SERVED);
         w.nothing_left();

@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::load::Load;
-use crate::world::{World, eventually, in_world, names};
+use crate::world::{World, eventually, in_world, names, report};
 
 /// SplitMix64: the same numbers for the same seed, on every machine.
 struct Dice(u64);
@@ -61,7 +61,7 @@ fn whenever_the_warden_is_killed_nothing_gets_out_and_all_is_found_again() {
     let clock = || std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
     let seed = number("EGRET_SEED").unwrap_or_else(clock);
     in_world(move |w| {
-        eprintln!("{kills} kills, EGRET_SEED={seed}");
+        report(&format!("{kills} kills, EGRET_SEED={seed}"));
         let mut subjects = subjects(w);
         w.start();
         for subject in subjects.iter_mut().filter(|s| s.steady) {
@@ -181,21 +181,21 @@ fn finish(w: &mut World, subjects: Vec<Subject>, kills: u64) {
         subject.assert_sealed();
         let (left, name) = (subject.load.sent(), subject.name);
         let note = if subject.steady { "since its control" } else { "while not attached" };
-        println!("{name}: {left} packets have left, {note}: {:?}", subject.load.end());
+        report(&format!("{name}: {left} packets have left, {note}: {:?}", subject.load.end()));
         if !w.agent(name).is_null() {
             w.detach(name);
         }
     }
     assert!(w.pins().is_empty() && w.records().is_empty(), "{:?} {:?}", w.pins(), w.records());
     assert_eq!(names(&w.run_dir().join("bpf/guards")), [""; 0]);
-    eventually("the names are forgotten", || names(&w.state_dir().join("names")).is_empty());
+    eventually("the names are forgotten", || w.kept_names().is_empty());
     // The upstream's alone.
     eventually("no listener is left over", || listeners() == 1);
     w.stop();
     eventually("no interceptor is left over", || interceptors() == 0);
     let begun = Instant::now();
     let verdict = w.egret(&["audit", "verify"]);
-    println!("after {kills} kills: {} ({:?})", verdict.out, begun.elapsed());
+    report(&format!("after {kills} kills: {} ({:?})", verdict.out, begun.elapsed()));
     assert_eq!(verdict.code, 0, "{verdict:?}");
 }
 

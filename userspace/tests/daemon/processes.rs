@@ -5,7 +5,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::probe::{CLOSED, SERVED, ask, line, start, stream};
-use crate::world::{World, eventually, stand_still, with_daemon};
+use crate::world::{World, eventually, report, stand_still, with_daemon};
 
 fn is_there(pid: Pid) -> bool {
     kill(pid, None).is_ok()
@@ -91,7 +91,7 @@ fn an_interceptor_that_stands_still_is_closed_within_the_lease() {
         w.attach("a", &group, &w.policy("p", &[80], ""));
         let interceptor = w.interceptor();
         let waited = stopped_until_closed(w, &group, interceptor);
-        eprintln!("SIGSTOP of the interceptor: refused after {waited} ms");
+        report(&format!("SIGSTOP of the interceptor: refused after {waited} ms"));
         assert_eq!(w.tries(&group), CLOSED);
         kill(interceptor, Signal::SIGCONT).unwrap();
         w.tries_become(&group, SERVED);
@@ -112,7 +112,7 @@ fn a_warden_that_stands_still_is_closed_within_the_lease() {
         w.attach("a", &group, &w.policy("p", &[80], ""));
         let (warden, interceptor) = (w.warden(), w.interceptor());
         let waited = stopped_until_closed(w, &group, warden);
-        eprintln!("SIGSTOP of the warden: refused after {waited} ms");
+        report(&format!("SIGSTOP of the warden: refused after {waited} ms"));
         assert_eq!(w.tries(&group), CLOSED);
         kill(warden, Signal::SIGCONT).unwrap();
         w.tries_become(&group, SERVED);

@@ -218,6 +218,34 @@ fn without_its_record_an_agent_is_closed_until_it_is_detached() {
 }
 
 #[test]
+fn without_its_record_an_agent_below_another_is_not_governed_by_that_one_alone() {
+    with_daemon(|w| {
+        let outer = w.group("outer");
+        let inner = w.group("outer/inner");
+        w.attach("outer", &outer, &w.policy("outer", &[80, 81], ""));
+        w.attach("inner", &inner, &w.policy("inner", &[80], ""));
+        assert_eq!([w.tries(&inner), w.tries_on(&outer, 81)], [SERVED, SERVED]);
+        w.kill();
+        fs::write(w.run_dir().join("attached/inner.json"), "").unwrap();
+        w.start();
+        w.tries_become(&outer, SERVED);
+        assert_eq!([w.tries(&inner), w.tries_on(&inner, 81)], [CLOSED, CLOSED]);
+        assert_eq!(w.status()["orphans"], json!([format!("/{inner}")]));
+        w.kill();
+        w.start();
+        w.tries_become(&outer, SERVED);
+        assert_eq!(w.tries(&inner), CLOSED);
+        w.egret(&["detach", &format!("/{inner}")]).done();
+        assert_eq!([w.tries(&inner), w.tries_on(&inner, 81)], [SERVED, SERVED]);
+        assert_eq!(
+            (w.status()["orphans"].clone(), w.records()),
+            (json!([]), vec!["outer.json".to_owned()])
+        );
+        w.nothing_left();
+    });
+}
+
+#[test]
 fn without_its_policy_an_agent_is_closed_until_a_reload_finds_it() {
     with_daemon(|w| {
         let (group, other) = (w.group("a"), w.group("b"));

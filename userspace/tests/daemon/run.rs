@@ -3,7 +3,7 @@
 use std::process::{Child, Stdio};
 
 use crate::probe::{ask, line};
-use crate::world::{World, eventually, names, with_daemon};
+use crate::world::{World, eventually, with_daemon};
 
 /// A command inside that tries when it is asked to, and says how it ended.
 fn run(w: &World) -> Child {
@@ -40,7 +40,7 @@ fn forgotten(w: &World) {
         w.status()["agents"] == serde_json::json!([]) && w.pins().is_empty()
     });
     assert!(w.records().is_empty());
-    eventually("its names are forgotten", || names(&w.state_dir().join("names")).is_empty());
+    eventually("its names are forgotten", || w.kept_names().is_empty());
 }
 
 #[test]

@@ -297,6 +297,12 @@ impl World {
         names(&self.run_dir().join("bpf/agents"))
     }
 
+    /// The sessions whose names are kept.
+    pub(crate) fn kept_names(&self) -> Vec<String> {
+        let folder = self.state_dir().join("names");
+        names(&folder).iter().flat_map(|daemon| names(&folder.join(daemon))).collect()
+    }
+
     /// The files of records.
     pub(crate) fn records(&self) -> Vec<String> {
         names(&self.run_dir().join("attached"))
@@ -311,7 +317,7 @@ impl Drop for World {
             let _ = kill(pid, Signal::SIGKILL); // one that stands still does not end by itself
         }
         if std::thread::panicking() {
-            let _ = writeln!(std::io::stderr(), "the daemon's log:\n{}", self.log());
+            report(&format!("the daemon's log:\n{}", self.log()));
         }
         let parent = self.root.join(&self.parent);
         let _ = fs::write(parent.join("cgroup.kill"), "1");
@@ -329,6 +335,11 @@ fn remove_groups(group: &Path) -> std::io::Result<()> {
         }
     }
     fs::remove_dir(group)
+}
+
+/// Not by a macro, whose output the test harness keeps to itself.
+pub(crate) fn report(what: &str) {
+    let _ = writeln!(std::io::stderr(), "{what}");
 }
 
 /// The processes that a process has started and that are there.
