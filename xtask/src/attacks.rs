@@ -98,9 +98,6 @@ pub(crate) fn rung(workspace: &Path, name: &str, mode: Mode, log: &Path) -> Resu
         return Ok(Row::not_run(name, &why));
     }
     let wanted = Wanted { mode, ..Wanted::default() };
-    if mode == Mode::Attach && !has_daemon(&build::egret(workspace, false)?) {
-        return Ok(Row::not_run(name, "this egret has no daemon"));
-    }
     climb(workspace, name, &series()?, &wanted, log, &|wanted| here(workspace, wanted))
 }
 
@@ -151,10 +148,6 @@ fn climb(
     let (held, skipped) = table::sums(lines.iter());
     let counts = Counts { passed: held, failed: u32::try_from(texts.len())?, skipped };
     Ok(Row::new(name, counts, started.elapsed(), log))
-}
-
-fn has_daemon(egret: &Path) -> bool {
-    sh::output(Command::new(egret).args(["daemon", "--help"])).is_ok()
 }
 
 fn lines(objects: &[Value]) -> Result<Vec<Line>> {

@@ -5,7 +5,6 @@ use std::io::Write;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -13,6 +12,7 @@ use anyhow::Result;
 
 use super::kinds::Who;
 use crate::fixtures::World;
+use crate::fixtures::agent::PATH;
 use crate::fixtures::link::Link;
 use crate::fixtures::netns::Namespace;
 
@@ -62,6 +62,11 @@ fn service(name: String) -> Service {
         let missing = path.ancestors().skip(1).take_while(|p| !p.exists());
         let folders: Vec<PathBuf> = missing.map(Path::to_path_buf).collect();
         folders.iter().rev().for_each(|f| drop(std::fs::create_dir(f)));
+        // What a killed test left behind.
+        let refused = UnixStream::connect(path).err().map(|e| e.kind());
+        if refused == Some(std::io::ErrorKind::ConnectionRefused) {
+            let _ = std::fs::remove_file(path);
+        }
         let listener = UnixListener::bind(path);
         if listener.is_ok() {
             let _ = std::fs::set_permissions(path, PermissionsExt::from_mode(0o666));
@@ -88,15 +93,19 @@ impl Victim {
     pub(super) fn start(network: &Namespace, who: Who, link: &Link) -> Result<Self> {
         let script = "import socket, sys, time; s = socket.socket(2, 2); \
                       s.connect((sys.argv[2], int(sys.argv[3]))); time.sleep(3600)";
-        let mut command = Command::new("python3");
-        command
-            .args(["-c", script, "egret-attack-victim", &link.far4.to_string()])
+        let uid = who.uid().to_string();
+        let child = Command::new("nsenter")
+            .arg(format!("--net=/run/netns/{}", network.name()))
+            .args(["--", "setpriv", "--reuid", &uid, "--regid", &uid, "--clear-groups"])
+            // Ended with the test, also when the test is killed.
+            .args(["--pdeathsig", "KILL", "--", "python3", "-c", script, "egret-attack-victim"])
+            .arg(link.far4.to_string())
             .arg(link.canary4.udp.port().to_string())
             .stdin(Stdio::null())
+            .env("PATH", PATH)
             .current_dir("/")
-            .uid(who.uid())
-            .gid(who.uid());
-        network.within(move || Ok(Self(command.spawn()?)))
+            .spawn()?;
+        Ok(Self(child))
     }
 }
 

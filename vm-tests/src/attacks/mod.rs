@@ -32,7 +32,7 @@ use self::kinds::{Attack, Probe, Setup};
 pub use self::kinds::{Mode, Who};
 use self::scene::{Scene, Where};
 use self::stage::Stage;
-use crate::fixtures::{Bench, daemon};
+use crate::fixtures::Bench;
 use crate::needs::Need;
 
 /// What is to be played.
@@ -51,16 +51,12 @@ pub fn run(bench: &Bench, wanted: &Wanted) -> Result<bool> {
     for need in [Need::Python, Need::Veth] {
         anyhow::ensure!(need.is_met(), "the attacks need {need:?}, which this machine lacks");
     }
-    let mut modes = wanted.modes.clone();
-    if modes.len() > 1 && !daemon::exists(&bench.egret) {
-        eprintln!("this egret has no daemon: only `egret run` is attacked");
-        modes.retain(|mode| *mode == Mode::Run);
-    }
-    let scene = Scene::new(bench, &modes)?;
+    let scene = Scene::new(bench, &wanted.modes)?;
     let only = &wanted.only;
     let chosen: Vec<&Attack> =
         catalogue::all().filter(|a| only.is_empty() || only.contains(&a.number)).collect();
-    let stages: Vec<Stage<'_>> = modes
+    let stages: Vec<Stage<'_>> = wanted
+        .modes
         .iter()
         .map(|mode| Stage::open(&scene, *mode).with_context(|| format!("mode {}", mode.name())))
         .collect::<Result<_>>()?;

@@ -12,7 +12,7 @@ use super::policy;
 use super::scene::{Scene, Where};
 use super::side::Side;
 use super::special::Slow;
-use crate::fixtures::daemon::{self, Daemon};
+use crate::fixtures::daemon::Daemon;
 use crate::fixtures::group::Group;
 use crate::fixtures::upstream::Upstream;
 use crate::fixtures::{Egret, Ended, Running, agent};
@@ -38,10 +38,7 @@ impl<'a> Stage<'a> {
     pub(super) fn open(scene: &'a Scene, mode: Mode) -> Result<Self> {
         let daemon = match mode {
             Mode::Run => None,
-            Mode::Attach => {
-                ensure!(daemon::exists(&scene.world.bench.egret), "this egret has no daemon");
-                Some(Daemon::start(&scene.machine, &scene.world)?)
-            }
+            Mode::Attach => Some(Daemon::start(&scene.machine, &scene.world)?),
         };
         let policy = scene.policy(Where::Inside(mode)).to_owned();
         let main = governed(daemon.as_ref(), &scene.world.name, &policy)?;
@@ -160,10 +157,10 @@ impl<'a> Stage<'a> {
     }
 
     /// Bytes of memory of the egret that serves the agent; in a run, that is `running`.
-    pub(super) fn memory(&self, running: &Running) -> Result<u64> {
+    pub(super) fn memory(&self, running: Option<&Running>) -> Result<u64> {
         let pid = match &self.daemon {
             Some(daemon) => daemon.interceptor()?,
-            None => running.pid(),
+            None => running.context("nothing runs")?.pid(),
         };
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
         let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS")?;

@@ -8,7 +8,6 @@ use super::side::{DNS2TCP, IODINE};
 use crate::fixtures::World;
 use crate::fixtures::agent::PATH;
 use crate::fixtures::link::Link;
-use crate::fixtures::netns::within;
 
 /// The domains that they serve.
 pub(super) const IODINE_DOMAIN: &str = "t1.example.org";
@@ -22,7 +21,7 @@ impl Tunnels {
     pub(super) fn start(world: &World, link: &Link) -> Self {
         let mut servers = Vec::new();
         let settings = format!(
-            "listen = {DNS2TCP}\nport = 53\nuser = nobody\nchroot = /\ndomain = {DNS2TCP_DOMAIN}\n\
+            "listen = {DNS2TCP}\nport = 53\nuser = root\nchroot = /\ndomain = {DNS2TCP_DOMAIN}\n\
              resources = canary:127.0.0.1:7\n"
         );
         if let Ok(path) = world.write("dns2tcpd.conf", &settings) {
@@ -44,11 +43,14 @@ impl Drop for Tunnels {
     }
 }
 
+/// From this thread, whose end is to be the server's, and without another user for the same reason.
 fn server(link: &Link, program: &str, args: &[&str]) -> Option<Child> {
     let path = PATH.split(':').map(|folder| Path::new(folder).join(program)).find(|p| p.is_file());
-    let mut command = Command::new(path?);
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net=/run/netns/{}", link.namespace()));
+    command.args(["--", "setpriv", "--pdeathsig", "KILL", "--"]).arg(path?);
     command.args(args).env("PATH", PATH).current_dir("/");
     // An input that is at its end would keep dns2tcpd busy.
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    within(link.namespace(), move || Ok(command.spawn()?)).ok()
+    command.spawn().ok()
 }
