@@ -161,9 +161,9 @@ impl Place {
             problem,
         };
         if json {
-            json_line(out, &shown)?
+            json_line(out, &shown)?;
         } else {
-            self.print(&shown, out)?
+            self.print(&shown, out)?;
         }
         if shown.problem.is_some() { Err(Failed::Said) } else { Ok(()) }
     }
