@@ -25,6 +25,9 @@ use crate::intercept::wire::NoteKind;
 use crate::outcome::Reason;
 use crate::redirect::target::find;
 
+/// There when systemd is pid 1: sd_booted(3).
+const BOOTED_BY_SYSTEMD: &str = "/run/systemd/system";
+
 /// How often namespaces are looked for.
 const LOOK: Duration = Duration::from_millis(250);
 /// How often groups are looked for though no folder was made.
@@ -195,6 +198,7 @@ impl Governor {
     fn attach_matches(&self, now: &mut Now) {
         let Some(config) = now.config.clone() else { return };
         for agent in &config.agents {
+            self.make_slice(now, agent.target.slice_path());
             let found = find(&agent.target, &self.hierarchy);
             let Some(definition) = now.definitions.get(&agent.name).cloned() else { continue };
             for path in found {
@@ -216,6 +220,20 @@ impl Governor {
                     Err(error) => self.say_once(now, &agent.name, path, &error),
                 }
             }
+        }
+    }
+
+    /// The group of a slice is there, and attached, before systemd starts the slice: it takes over
+    /// what it finds. What systemd attaches by itself (`BPFProgram=`) comes off for as long as it
+    /// reads its files.
+    fn make_slice(&self, now: &Now, path: Option<PathBuf>) {
+        let Some(path) = path.filter(|path| !now.released.contains(path)) else { return };
+        let group = self.hierarchy.root().join(relative(&path));
+        if group.exists() || !Path::new(BOOTED_BY_SYSTEMD).is_dir() {
+            return;
+        }
+        if let Err(error) = std::fs::create_dir_all(&group) {
+            tracing::warn!(%error, group = %group.display(), "attached only when systemd makes it");
         }
     }
 

@@ -123,6 +123,12 @@ impl Pattern {
         self.kind == Kind::Unit
     }
 
+    /// Where the group of a slice without `*` is, whether it is there or not.
+    pub fn slice_path(&self) -> Option<PathBuf> {
+        let exact = self.kind == Kind::Slice && !self.text.contains('*');
+        exact.then(|| Path::new("/").join(self.folders.iter().collect::<PathBuf>()))
+    }
+
     /// Whether both are the same groups, however written.
     pub fn is_same(&self, other: &Self) -> bool {
         self.is_of_units() == other.is_of_units() && self.folders == other.folders
