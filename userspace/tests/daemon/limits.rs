@@ -190,11 +190,12 @@ fn an_interceptor_without_descriptors_refuses_and_recovers() {
         assert!(said.starts_with("EPERM ok") && !said.ends_with(" ok"), "{said}");
         limit(w.interceptor(), before);
         w.tries_become(&one, SERVED);
-        // It cannot be given listeners; the next one can.
+        // It cannot take another agent either.
         exhaust(w.interceptor());
         w.try_attach("b", &two, &policy).refused("interceptor");
         w.nothing_left();
         w.leaves(&two);
+        limit(w.interceptor(), before);
         w.tries_become(&one, SERVED);
         w.attach("b", &two, &policy);
         assert_eq!(w.tries(&two), SERVED);
