@@ -78,10 +78,11 @@ impl<'a> Stage<'a> {
 
     /// It is no agent any more.
     pub(super) fn dismiss(&self, agent: Agent) -> Result<()> {
-        let (Some(daemon), Some(group)) = (&self.daemon, &agent.group) else { return Ok(()) };
+        let Agent { name, group, .. } = agent;
+        let (Some(daemon), Some(group)) = (&self.daemon, group) else { return Ok(()) };
         // Its processes end first: a group that is detached governs nobody.
         group.kill()?;
-        daemon.detach(&agent.name)?.expect(0)?;
+        daemon.detach(&name)?.expect(0)?;
         Ok(())
     }
 
