@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::definition::{Definition, Source};
+use super::environment;
 use super::error::DaemonError;
 use super::governor::{Closed, Governed, Governor, Now, order};
 use super::namespaces::Sockets;
@@ -298,10 +299,13 @@ impl Governor {
         policy: PolicyArgs,
         definition: Definition,
     ) -> Result<Attached, DaemonError> {
-        if name.contains(':') {
-            return Err(DaemonError::BadName(name)); // those are of matches of patterns
+        if name.contains(':') || !is_name(&name) {
+            return Err(DaemonError::BadName(name)); // a colon is for matches of patterns
         }
         let mut now = self.lock();
+        now.places.check(&name, &path)?;
+        environment::publish(&self.run, &name, &definition)
+            .map_err(DaemonError::at(&self.run.join("env")))?;
         now.released.remove(&path);
         let (source, definition) = (Source::Attach(policy), Arc::new(definition));
         self.attach(&mut now, Wanted { name, path, source, definition, config: None })
@@ -319,6 +323,10 @@ fn is_name(name: &str) -> bool {
         Some((config, leaf)) => {
             is_name(config) && (1..=150).contains(&leaf.len()) && leaf.bytes().all(|b| b > b' ')
         }
-        None => (1..=64).contains(&name.len()) && name.bytes().all(plain),
+        None => {
+            (1..=64).contains(&name.len())
+                && name.bytes().all(plain)
+                && name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
+        }
     }
 }

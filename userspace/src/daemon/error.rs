@@ -66,7 +66,9 @@ pub enum DaemonError {
     At { path: PathBuf, source: io::Error },
     #[error("only root may run a command as another user ({0})")]
     User(String),
-    #[error("only root may leave set-user-id programs their effect (--allow-new-privileges)")]
+    #[error(
+        "the daemon has given up new privileges, for what it starts as well: --allow-new-privileges needs root and --no-daemon"
+    )]
     Privileges,
     #[error(transparent)]
     UnknownUser(UserError),

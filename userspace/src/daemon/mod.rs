@@ -18,6 +18,7 @@ mod agents;
 mod attach;
 mod definition;
 mod deny;
+mod environment;
 mod error;
 mod governor;
 mod link;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::definition::{Definition, Source, join};
+use super::environment;
 use super::error::DaemonError;
 use super::governor::{Governor, Now, local_ports};
 use super::records::Stage;
@@ -109,6 +110,11 @@ impl Governor {
         }
         for (name, Before { local, .. }) in &before {
             self.end_local(now, name, local);
+        }
+        for (name, definition) in &read.definitions {
+            if let Err(error) = environment::publish(&self.run, name, definition) {
+                tracing::warn!(agent = name, %error, "its placeholders are not published");
+            }
         }
         now.config = Some(read.config);
         now.definitions = read.definitions;

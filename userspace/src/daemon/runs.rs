@@ -248,7 +248,7 @@ fn user_of(peer: &Peer, run: &Run) -> Result<Target, DaemonError> {
         Some(user) => return Err(DaemonError::User(user.clone())),
         None => own.as_str(),
     };
-    if run.keep_privileges && peer.uid != 0 {
+    if run.keep_privileges {
         return Err(DaemonError::Privileges);
     }
     user::resolve(Some(wanted), |_| None).map_err(DaemonError::UnknownUser)

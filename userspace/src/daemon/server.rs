@@ -205,6 +205,9 @@ impl Governor {
         if peer.uid == 0 {
             return None;
         }
+        if self.supervisor.serves_as(peer.uid) {
+            return Some("the interceptor may not ask anything of the daemon".into());
+        }
         let member = self.group().is_some_and(|group| peer.belongs_to(group));
         match request {
             Request::Status | Request::Run(_) | Request::Summary { .. } if member => None,

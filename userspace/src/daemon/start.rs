@@ -13,7 +13,7 @@ use super::error::DaemonError;
 use super::governor::Governor;
 use super::records::Records;
 use super::supervise::{Running, Supervisor, Terms, identity};
-use super::{Options, reload};
+use super::{Options, environment, reload};
 use crate::audit::Durability;
 use crate::contain::{hardening, trust};
 use crate::redirect::bpffs::Bpffs;
@@ -101,6 +101,10 @@ pub(super) fn start(options: &Options) -> Result<(Governor, Running, Flock<File>
     );
     {
         let mut now = governor.lock();
+        for (name, definition) in &read.definitions {
+            environment::publish(&options.run, name, definition)
+                .map_err(DaemonError::at(&options.run.join("env")))?;
+        }
         now.config = Some(read.config);
         now.definitions = read.definitions;
         governor.take_over(&mut now)?;

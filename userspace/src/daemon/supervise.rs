@@ -184,6 +184,11 @@ impl Supervisor {
         now.restarts += 1;
     }
 
+    /// Whether this is the user that the interceptor becomes.
+    pub(super) fn serves_as(&self, uid: u32) -> bool {
+        self.terms.user.is_some_and(|user| user.uid == uid)
+    }
+
     pub(super) fn trust(&self) -> &TrustFiles {
         &self.terms.trust
     }

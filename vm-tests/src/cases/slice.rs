@@ -243,7 +243,8 @@ fn just_works(bench: &Bench) -> Result<()> {
     ask("e2e-control.slice", &url)?.says("CANARY")?;
     // Without root, by the daemon: only a member of its group.
     let egret = machine.bench.egret.display().to_string();
-    let command = format!("{egret} run --policy {CONFIG}/p.toml -- curl -sS http://api.test/");
+    let command =
+        format!("cd / && {egret} run --policy {CONFIG}/p.toml -- curl -sS http://api.test/");
     let by = |user: &str| outside("su", &[user, "-s", "/bin/sh", "-c", &command]);
     by("agent")?.expect(125)?.says("not yours to use")?;
     by("operator")?.expect(0).map(drop)
