@@ -83,7 +83,7 @@ reach(socket.AF_INET, '127.0.0.1', ['127.0.0.2'])
 ",
         );
         assert_eq!(out, format!("{}\nEPERM", ["ok"; 14].join("\n")));
-        assert_eq!(reasons(&w.kernel), [Reason::KernelDenied]);
+        assert_eq!(reasons(&w.kernel), [Reason::SharedLoopback]);
     });
 }
 
@@ -94,7 +94,7 @@ fn a_strangers_listeners_are_reached_where_the_policy_opens_them() {
         let probe = dial_all(stranger.port);
         assert_eq!(w.outsider(&probe), eight("ok"), "the control");
         assert_eq!(w.agent(&probe), eight("EPERM"));
-        assert_eq!(reasons(&w.kernel), [Reason::KernelDenied; 8]);
+        assert_eq!(reasons(&w.kernel), [Reason::SharedLoopback; 8]);
 
         let open = |connect: &[u16], listen: &[u16]| {
             let ports = LocalPorts { connect: connect.into(), listen: listen.into() };
@@ -234,7 +234,7 @@ for kind in [socket.SOCK_STREAM, socket.SOCK_DGRAM]:
         let six = |line: &str| [line; 6].join("\n");
         assert_eq!(w.outsider(&bind(seen, 4243)), six("ok"), "the control");
         assert_eq!(w.agent(&bind(seen, 4243)), six("EPERM"));
-        assert_eq!(reasons(&w.kernel), [Reason::KernelDenied; 6]);
+        assert_eq!(reasons(&w.kernel), [Reason::SharedLoopback; 6]);
         // A port that the kernel chooses can be nobody else's.
         assert_eq!(w.agent(&bind(seen, 0)), six("ok"));
         assert_eq!(w.agent(&bind(hidden, 4243)), six("ok"));
