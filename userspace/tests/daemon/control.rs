@@ -42,21 +42,21 @@ fn users_may_what_their_group_may_and_agents_nothing() {
         let group = w.group("a");
         w.attach("a", &group, &w.policy("p", &[80], ""));
         let detach = r#"{"Detach":{"name":"a","deny":false}}"#;
-        // 1 is in the group `daemon` of egret.toml, by its own group; 65534 is not.
+        // 1 is in the group `daemon` of egret.toml, by its own group; 65533 is not.
         assert!(as_user(w, 1, "\"Status\"").contains("\"agents\""));
         let said = as_user(w, 1, detach);
         assert!(said.contains("is not root"), "{said}");
         w.recorded("control_refused", "uid 1 is not root");
-        assert_eq!(as_user(w, 65534, "\"Status\""), "EACCES");
+        assert_eq!(as_user(w, 65533, "\"Status\""), "EACCES");
         // Not the socket's mode alone keeps the others out.
         let path = w.run_dir().join("control.sock");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
         for request in ["\"Status\"", "\"Reload\"", detach] {
-            let said = as_user(w, 65534, request);
+            let said = as_user(w, 65533, request);
             assert!(said.contains("Refused"), "{request}: {said}");
         }
-        w.recorded("control_refused", "uid 65534 is not in the daemon's group");
-        w.recorded("control_refused", "uid 65534 is not root");
+        w.recorded("control_refused", "uid 65533 is not in the daemon's group");
+        w.recorded("control_refused", "uid 65533 is not root");
 
         // A process of an agent is refused whoever it is.
         let inside = |args: &[&str]| {
