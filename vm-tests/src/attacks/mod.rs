@@ -144,6 +144,9 @@ fn play(stage: &Stage<'_>, chosen: &[&Attack], controls: &Controls) -> Result<Fi
             let outcome = (special.run)(stage, who)
                 .unwrap_or_else(|error| Outcome::Skipped(format!("control failed: {error:#}")));
             findings.insert((special.id, who), outcome);
+            if let Some(daemon) = &stage.daemon {
+                daemon.revive().with_context(|| format!("after {}", special.id))?;
+            }
         }
     }
     Ok(findings)

@@ -1,6 +1,7 @@
 //! Line 19 for a daemon, under load: stopped, killed, started again, reloaded with an error; and
 //! line 16, the ports of a dead one.
 
+use std::net::TcpListener;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -10,6 +11,7 @@ use super::ends::Load;
 use crate::attacks::judge::Outcome;
 use crate::attacks::kinds::Who;
 use crate::attacks::stage::Stage;
+use crate::fixtures::agent::eventually;
 use crate::fixtures::daemon::LEASE;
 
 /// On its way when the signal came.
@@ -111,18 +113,18 @@ pub(in crate::attacks) fn ports_of_the_dead(stage: &Stage<'_>, who: Who) -> Resu
     ensure!(!ports.is_empty(), "the daemon listens nowhere");
     let list: Vec<String> = ports.iter().map(u16::to_string).collect();
     daemon.end(Signal::SIGKILL)?;
-    std::thread::sleep(MOMENT);
-    let found = stage.ask(None, who, &["take_ports", &list.join(",")]);
+    // The control: whoever is not governed can bind them, as soon as the interceptor has ended too.
     let network = stage.scene.machine.network_namespace();
     let control = network.within(move || {
-        let free = |port: &&u16| std::net::TcpListener::bind(("127.0.0.1", **port)).is_ok();
-        Ok(ports.iter().filter(free).count())
-    })?;
+        let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+        eventually("somebody can bind them", || ports.iter().any(free))
+    });
+    let found = stage.ask(None, who, &["take_ports", &list.join(",")]);
     daemon.begin()?;
     let found = found?;
     if found.kind == "done" {
         return Ok(Outcome::Leaked(found.detail));
     }
-    ensure!(control > 0, "nobody can bind them");
+    control?;
     Ok(Outcome::Held)
 }
