@@ -24,7 +24,7 @@ pub enum TargetError {
     Name { target: Target, source: NameError },
     #[error(
         "{path} is outside the cgroup v2 hierarchy, which is at {root}; \
-         name a group from its root, without a `/` before it"
+         name a group that is there, inside it or from its root"
     )]
     Outside { path: PathBuf, root: PathBuf },
     #[error("{0} is not a group of cgroup v2; egret cannot attach to cgroup v1")]
@@ -108,7 +108,7 @@ fn named(target: &Target) -> impl FnOnce(NameError) -> TargetError {
     |source| TargetError::Name { target, source }
 }
 
-/// A path inside the mount, or relative to the root of the hierarchy.
+/// A path inside the mount, or from the root of the hierarchy.
 fn below_root(path: &Path, hierarchy: &Hierarchy) -> Result<PathBuf, TargetError> {
     if path.components().any(|c| c == Component::ParentDir) {
         return Err(TargetError::Dots(path.to_owned()));
@@ -121,9 +121,13 @@ fn below_root(path: &Path, hierarchy: &Hierarchy) -> Result<PathBuf, TargetError
         Err(_) if statfs(path).is_ok_and(|s| s.filesystem_type() == CGROUP_SUPER_MAGIC) => {
             return Err(TargetError::NotV2(path.to_owned()));
         }
-        Err(_) => {
-            return Err(TargetError::Outside { path: path.to_owned(), root: root.to_owned() });
-        }
+        // As /proc/PID/cgroup and `egret status` write it.
+        Err(_) => match path.strip_prefix("/") {
+            Ok(relative) if root.join(relative).is_dir() => relative,
+            _ => {
+                return Err(TargetError::Outside { path: path.to_owned(), root: root.to_owned() });
+            }
+        },
     };
     // Without `.` and doubled slashes.
     Ok(Path::new("/")

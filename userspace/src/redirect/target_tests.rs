@@ -139,7 +139,7 @@ fn a_path_is_inside_the_mount_or_from_the_root() {
     let Some(tree) = Tree::new() else { return };
     tree.add(&["a/b"]);
     let root = tree.path();
-    for given in ["a/b", "./a//b/.", "a/b/"] {
+    for given in ["a/b", "./a//b/.", "a/b/", "/a/b"] {
         assert_eq!(tree.resolve(&cgroup(given)).as_deref(), Ok("/a/b"), "{given}");
     }
     assert_eq!(tree.resolve(&cgroup(root.join("a/b"))).as_deref(), Ok("/a/b"));
@@ -152,8 +152,8 @@ fn a_path_is_inside_the_mount_or_from_the_root() {
         (root.join("../x"), "has a `..`"),
         (".".into(), "the root of all groups"),
         (root.clone(), "the root of all groups"),
-        ("/a/b".into(), "outside the cgroup v2 hierarchy"),
-        ("/".into(), "outside the cgroup v2 hierarchy"),
+        ("/a/c".into(), "outside the cgroup v2 hierarchy"),
+        ("/".into(), "the root of all groups"),
         ("/tmp".into(), "outside the cgroup v2 hierarchy"),
         (root.with_file_name("egret-test-target"), "outside the cgroup v2 hierarchy"),
     ] {
