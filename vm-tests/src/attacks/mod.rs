@@ -192,5 +192,6 @@ mod tests {
                 assert!(text.contains(sentence), "line {}: {sentence}", attack.number);
             }
         }
+        assert!(text.contains(super::special::SHARED_TABLE));
     }
 }

@@ -27,6 +27,9 @@ pub(in crate::attacks) fn full_table(stage: &Stage<'_>, who: Who) -> Result<Outc
 }
 
 /// One agent's flood must not refuse another.
+/// It is refused, and nothing of it leaves: a sentence of SECURITY.md.
+pub(in crate::attacks) const SHARED_TABLE: &str = "The table of connections that wait for an interceptor is one for all attached agents: one that holds 65,536 sockets in the middle of connecting makes those of the others fail, refused and recorded, until it lets go.";
+
 pub(in crate::attacks) fn another_while_full(stage: &Stage<'_>, who: Who) -> Result<Outcome> {
     let world = &stage.scene.world;
     let (ready, go) = (world.shared("table-is-full"), world.shared("table-may-go"));
@@ -47,6 +50,7 @@ pub(in crate::attacks) fn another_while_full(stage: &Stage<'_>, who: Who) -> Res
     ensure!(filled.control, "the table did not become full: {}", filled.detail);
     Ok(match meanwhile {
         Ok(said) if said.kind == "done" => Outcome::Held,
+        Ok(said) if said.kind == "refused" => Outcome::Stated(SHARED_TABLE),
         other => Outcome::Leaked(format!("another agent is not served: {other:?}")),
     })
 }

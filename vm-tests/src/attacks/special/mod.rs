@@ -18,6 +18,8 @@ pub(super) use daemon::{
 };
 pub(super) use ends::stopped_then_killed;
 pub(super) use flood::{memory, name_flood};
+#[cfg(test)]
+pub(super) use flows::SHARED_TABLE;
 pub(super) use flows::{another_while_full, full_table};
 pub(super) use held::open_before_attach;
 pub(super) use others::{anothers_port, anothers_ticket};
