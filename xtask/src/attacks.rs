@@ -53,9 +53,10 @@ pub(crate) struct Wanted {
 const DOCUMENT: &str = "SECURITY.md";
 
 /// The lines that depend on the kernel: sockets, cgroups, namespaces, DNS as it is redirected, and
-/// the control socket. The rest is the same program on every kernel, and an emulated CPU is slow.
+/// the control socket. The rest is the same program on every kernel, and an emulated CPU is slow:
+/// `cargo xtask attacks --vm 6.1` plays all of it.
 const KERNEL_LINES: &[u8] =
-    &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 79, 80];
+    &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 16, 17, 21, 22, 23, 79, 80];
 
 /// Build, play, print, compare. True if nothing is worse than the document says.
 pub(crate) fn run(workspace: &Path, wanted: &Wanted) -> Result<bool> {
