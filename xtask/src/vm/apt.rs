@@ -56,6 +56,15 @@ impl Apt {
         Ok(())
     }
 
+    /// Fetch package lists of our own unless they are of this hour; says whether it did.
+    pub(super) fn renew(&mut self) -> Result<bool> {
+        self.prepare()?;
+        if self.lists.starts_with(&self.folder) && self.lists_are_fresh() {
+            return Ok(false);
+        }
+        self.update().map(|()| true)
+    }
+
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         let folder = self.folder.display();
@@ -114,10 +123,9 @@ impl Apt {
             sh::output(&mut command).map(drop)
         };
         if let Err(error) = fetch(self) {
-            if self.lists.starts_with(&self.folder) && self.lists_are_fresh() {
+            if !self.renew()? {
                 return Err(error).context(format!("cannot download the packages of {set}"));
             }
-            self.update()?;
             fetch(self).with_context(|| format!("cannot download the packages of {set}"))?;
         }
         debs(&archives)

@@ -30,10 +30,14 @@ pub(super) fn provision(folder: &Path, apt: &mut Apt) -> Result<Vec<Kernel>> {
     let mut kernels = Vec::new();
     for series in KERNELS {
         let chosen = folder.join("kernels").join(format!("{series}.package"));
-        let package = match std::fs::read_to_string(&chosen) {
-            Ok(package) => Some(package),
-            Err(_) => offered(apt, series)?,
-        };
+        let mut package = std::fs::read_to_string(&chosen).ok();
+        if package.is_none() {
+            package = offered(apt, series)?;
+        }
+        // Lists that came with the machine may be older than the kernel.
+        if package.is_none() && apt.renew()? {
+            package = offered(apt, series)?;
+        }
         let Some(package) = package else {
             eprintln!(
                 "vm: NOT AVAILABLE: this Debian's package lists have no {series} cloud kernel"
