@@ -233,6 +233,16 @@ fn every_mistake_has_its_place_and_help() {
         (top("[upstream]\nprivate = [\"10.0.0.1/8\"]"), "write \"10.0.0.0/8\""),
         (top("[upstream]\nca = []"), "`ca` is an empty list"),
         (top("[upstream]\ncas = [\"a\"]"), "did you mean `ca`?"),
+        (top("[http]\nhead_timeout = \"0s\""), "write for example 30s"),
+        (top("[http]\nhead_timeout = \"2h\""), "`head_timeout` must be from 1s to 1h"),
+        (top("[http]\nhead_timeout = 30"), "`head_timeout` must be a string"),
+        (top("[http]\nhead = \"1KiB\""), "`head` must be from 4096 to 1048576 bytes"),
+        (top("[http]\nhead = 0"), "`head` must be from 4096"),
+        (top("[http]\nheaders = 5"), "`headers` must be from 16 to 1000"),
+        (top("[http]\nstreams = 0"), "`streams` must be from 1 to 1024"),
+        (top("[http]\nbody_rate = 0"), "`body_rate` must be from 1"),
+        (top("[http]\nbody_rate = \"fast\""), "is not a size"),
+        (top("[http]\nheader = 100"), "did you mean `head"),
     ] {
         let found = errors(&text);
         assert!(found.iter().any(|e| e.contains(want)), "want {want}\nin {text}\ngot {found:#?}");

@@ -26,6 +26,7 @@ const KEYS: &[&str] = &[
     "rule",
     "mode",
     "upstream",
+    "http",
     "dns",
     "local",
     "session",

@@ -2,9 +2,11 @@
 
 use proptest::prelude::*;
 
+use std::time::Duration;
+
 use super::mistakes::errors;
 use super::*;
-use crate::policy::{CredentialKind, Protocol};
+use crate::policy::{CredentialKind, HttpSettings, Protocol};
 
 const HEAD: &str = "version = 1\n";
 const CREDENTIAL: &str =
@@ -83,6 +85,16 @@ hosts = ["y.test"]
 resolve = { "api.test" = "127.0.0.1:8443", "b.test" = "::1" }
 private = ["10.0.0.0/8"]
 ca = ["ca.pem"]
+[http]
+head = "16KiB"
+headers = 64
+head_timeout = "10s"
+body_timeout = "5s"
+body_rate = 100
+read_timeout = "1m"
+streams = 10
+resets = 5
+idle_timeout = "2m"
 [dns]
 unmatched = "nxdomain"
 [local]
@@ -94,6 +106,19 @@ unix = ["/run/postgresql/**"]
     );
     let policy = &p.policy;
     assert_eq!((&*policy.name, policy.mode), ("github-triage", Mode::Audit));
+    let seconds = Duration::from_secs;
+    let http = HttpSettings {
+        head: Some(16 << 10),
+        headers: Some(64),
+        head_timeout: Some(seconds(10)),
+        body_timeout: Some(seconds(5)),
+        body_rate: Some(100),
+        read_timeout: Some(seconds(60)),
+        streams: Some(10),
+        resets: Some(5),
+        idle_timeout: Some(seconds(120)),
+    };
+    assert_eq!(policy.http, http);
     assert_eq!(policy.rules.iter().map(|r| &*r.name).next_back(), Some("npm-readonly: packages"));
     let rule = &policy.rules[0];
     assert_eq!(rule.limits.upload, Some(10 << 20));
