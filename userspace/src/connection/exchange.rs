@@ -22,6 +22,7 @@ use crate::http::admission::{self, Admitted};
 use crate::http::body::{Body, Download};
 use crate::http::line::Line;
 use crate::http::patience::Stalled;
+use crate::http::refuse::Audience;
 use crate::http::strict::Unreadable;
 use crate::http::upload::{Upload, UploadState};
 use crate::http::{headers, upgrade};
@@ -45,10 +46,10 @@ pub(super) async fn answer(
     }
     // What the agent sent, for records and refusals: injection changes the head.
     let sent = Sent { method: head.method.clone(), uri: head.uri.clone(), version: head.version };
-    let content_type = head.headers.get(http::header::CONTENT_TYPE).cloned();
+    let audience = Audience::of(&head.headers);
     match exchange(&connection, &site, &sent, head, body).await {
         Ok(response) => response,
-        Err(refused) => connection.refuse(&site, &sent, content_type, refused),
+        Err(refused) => connection.refuse(&site, &sent, audience, refused),
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::Connection;
 use crate::http::body::Download;
-use crate::http::refuse::Refusal;
+use crate::http::refuse::{Audience, Refusal};
 use crate::http::serve;
 use crate::outcome::Stage;
 use crate::policy::{Denial, Host};
@@ -164,7 +164,7 @@ fn refusal(
         rule: denial.rule.as_deref(),
         message: denial.message.as_deref(),
     }
-    .response(request.headers(), request.version())
+    .response(Audience::of(request.headers()), request.version())
     .map(Download::from)
 }
 

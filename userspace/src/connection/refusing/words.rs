@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn each_protocol_has_its_own_words() {
         assert_eq!(mysql("no"), b"\x05\0\0\0\xff\x6a\x04no");
-        assert_eq!(postgres("n\0o"), b"E\0\0\0\x22SFATAL\0VFATAL\0C28000\0Mno\0\0");
+        assert_eq!(postgres("n\0o"), b"E\0\0\0\x1eSFATAL\0VFATAL\0C28000\0Mno\0\0");
         assert_eq!(redis("n\r\no"), b"-ERR n  o\r\n");
         assert!(mysql(&"x".repeat(5000)).len() < 1100, "a long text is cut");
     }
