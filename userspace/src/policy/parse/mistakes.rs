@@ -233,6 +233,20 @@ fn every_mistake_has_its_place_and_help() {
         (top("[upstream]\nprivate = [\"10.0.0.1/8\"]"), "write \"10.0.0.0/8\""),
         (top("[upstream]\nca = []"), "`ca` is an empty list"),
         (top("[upstream]\ncas = [\"a\"]"), "did you mean `ca`?"),
+        (top("[upstream]\nconect_timeout = \"5s\""), "did you mean `connect_timeout`?"),
+        (
+            top("[upstream]\nconnect_timeout = \"5ms\""),
+            "p.toml:3:19: `connect_timeout` must be from 100ms to 5m",
+        ),
+        (top("[upstream]\ntls_timeout = \"6m\""), "`tls_timeout` must be from 100ms to 5m"),
+        (top("[upstream]\nanswer_timeout = \"25h\""), "must be from 100ms to 1d"),
+        (top("[upstream]\nidle_timeout = \"8d\""), "must be from 100ms to 7d"),
+        (top("[upstream]\nidle_timeout = \"soon\""), "p.toml:3:16: `soon` is not a duration"),
+        (top("[upstream]\nidle_timeout = 30"), "`idle_timeout` must be a string"),
+        (top("[upstream]\nresolve = { \"a.test\" = \"1.2.3.4:0\" }"), "is not ADDRESS"),
+        (top("[upstream]\nresolve = { \"a.test\" = \"\" }"), "is empty"),
+        (top("[upstream]\nresolve = { \"a.test\" = \"fe80::1%eth0\" }"), "is not ADDRESS"),
+        (top("[upstream]\nresolve = { \"*.a.test\" = \"1.2.3.4\" }"), "p.toml:3:13: "),
     ] {
         let found = errors(&text);
         assert!(found.iter().any(|e| e.contains(want)), "want {want}\nin {text}\ngot {found:#?}");
