@@ -14,6 +14,8 @@ mod dialling;
 mod frames;
 #[path = "connection/http.rs"]
 mod http_requests;
+#[path = "connection/once.rs"]
+mod once;
 #[path = "connection/opaque.rs"]
 mod opaque;
 #[path = "connection/peers.rs"]
@@ -22,6 +24,8 @@ mod peers;
 mod replaced;
 #[path = "connection/replaced_edges.rs"]
 mod replaced_edges;
+#[path = "connection/reuse.rs"]
+mod reuse;
 #[path = "connection/slow.rs"]
 mod slow;
 #[path = "connection/strict.rs"]

@@ -163,7 +163,7 @@ pub async fn greeter(config: ServerConfig) -> (SocketAddr, Arc<Mutex<Vec<Visit>>
                 let header = |line: &str| line.strip_prefix("authorization: ").map(str::to_owned);
                 let authorization = head.lines().find_map(header).unwrap_or_default();
                 visits.lock().unwrap()[place].requests.push(authorization);
-                let close = head.starts_with("GET /close");
+                let close = head.lines().next().is_some_and(|line| line.contains("/close "));
                 let connection = if close { "close" } else { "keep-alive" };
                 let answer = format!(
                     "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: {connection}\r\n\r\nok"
