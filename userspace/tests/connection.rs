@@ -20,6 +20,8 @@ mod once;
 mod opaque;
 #[path = "connection/peers.rs"]
 mod peers;
+#[path = "connection/protocols.rs"]
+mod protocols;
 #[path = "connection/replaced.rs"]
 mod replaced;
 #[path = "connection/replaced_edges.rs"]

@@ -15,3 +15,15 @@ pub use answer::{Answer, Answered, DnsOutcome, Transport, answer};
 pub use pool::{AssignError, Keep, Names, Pair, Standing, is_synthetic};
 pub use record::{DnsRecord, Recorder, Sink};
 pub use serve::{Handler, NameView, Server, serve};
+
+use pool::{LOCAL_V4, LOCAL_V6};
+
+/// What stands in /etc/resolv.conf of an agent with files of its own. `search .` means no search
+/// domain: without any, the C library searches the domain in the host's own name, and `db` would
+/// be asked for, and judged, as `db.corp.example`.
+pub fn resolv_conf() -> String {
+    format!(
+        "# Answered by egret; nothing asked here leaves this machine.\n\
+         nameserver {LOCAL_V4}\nnameserver {LOCAL_V6}\nsearch .\n"
+    )
+}
