@@ -36,6 +36,11 @@ const CONNECTION_WINDOW: u32 = 8 << 20;
 /// limit of about 400 KiB.
 const ANSWER_HEAD: u32 = 64 << 10;
 
+/// Requests on one HTTP/2 connection, after which a new one is made and the old one ends with what
+/// it has. Servers end connections after a number of requests too (nginx after 1000), and some
+/// leave what is on its way then unanswered; nothing of that may be sent again.
+const REQUESTS: usize = 500;
+
 /// What makes one upstream connection unlike another, within one agent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
@@ -59,10 +64,17 @@ pub struct Shelf {
 
 #[derive(Debug, Default)]
 struct Slot {
-    shared: Mutex<Option<http2::SendRequest<Upload>>>,
+    shared: Mutex<Option<Shared>>,
     waiting: Mutex<Vec<(http1::SendRequest<Upload>, Instant)>>,
     /// Held while a connection is made that may turn out to be shareable.
     connecting: tokio::sync::Mutex<()>,
+}
+
+/// An HTTP/2 connection, and the requests that it may still get.
+#[derive(Debug)]
+struct Shared {
+    sender: http2::SendRequest<Upload>,
+    left: usize,
 }
 
 /// Why there is no connection.
@@ -163,7 +175,7 @@ impl Shelf {
         lock(&self.slots).retain(|_, slot| {
             let mut waiting = lock(&slot.waiting);
             waiting.retain(|(sender, since)| !sender.is_closed() && since.elapsed() < IDLE);
-            let shared = lock(&slot.shared).as_ref().is_some_and(|s| !s.is_closed());
+            let shared = lock(&slot.shared).as_ref().is_some_and(|s| !s.sender.is_closed());
             shared || !waiting.is_empty() || Arc::strong_count(slot) > 1
         });
     }
@@ -175,8 +187,9 @@ impl Slot {
         let lease = |sender| Lease { sender, slot: Arc::clone(self), reused: true };
         {
             let mut shared = lock(&self.shared);
-            match shared.as_ref() {
-                Some(sender) if !sender.is_closed() => {
+            match shared.as_mut() {
+                Some(Shared { sender, left }) if *left > 0 && !sender.is_closed() => {
+                    *left -= 1;
                     return Some(lease(Sender::H2(sender.clone())));
                 }
                 Some(_) => *shared = None,
@@ -227,7 +240,7 @@ impl Slot {
             .await
             .map_err(no_http)?;
         tokio::spawn(connection);
-        *lock(&self.shared) = Some(sender.clone());
+        *lock(&self.shared) = Some(Shared { sender: sender.clone(), left: REQUESTS - 1 });
         Ok(Sender::H2(sender))
     }
 }

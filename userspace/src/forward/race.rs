@@ -225,6 +225,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn losers_are_closed() {
+        let open = Arc::new(());
+        let held = Arc::clone(&open);
+        let connect = move |address: SocketAddr| {
+            let socket = Arc::clone(&held);
+            async move {
+                if address.port() != 2 {
+                    pending::<()>().await;
+                }
+                Ok(socket)
+            }
+        };
+        let list = addresses(&["10.0.0.1:1", "10.0.0.2:1", "10.0.0.1:2"]);
+        let won = first(&list, Duration::from_millis(1), soon(), connect).await.unwrap();
+        for _ in 0..1000 {
+            if Arc::strong_count(&won) == 2 {
+                return; // the test's own and the winner's
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        panic!("a loser is still open");
+    }
+
+    #[tokio::test]
     async fn failures_say_what_happened_and_name_no_address() {
         let in_no_time = || Instant::now() + Duration::from_millis(50);
         for (ports, text, silence) in [

@@ -8,6 +8,7 @@ use std::time::Duration;
 use egret::forward::dial::{Resolve, Resolving};
 use egret::forward::resolve::ResolveError;
 use egret::policy::{HostName, Policy, Protocol};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::ExtendedKeyUsagePurpose;
 use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
@@ -141,6 +142,35 @@ async fn answers() {
     }
 }
 
+/// HTTP/2, whose limit is egret's own.
+#[tokio::test]
+async fn heads_of_answers_over_http_2() {
+    let ca = Ca::new("ca.test");
+    let mut config = server(ca.identity("api.test"));
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let address = tls(config, |io| async move {
+        let mut h2 = h2::server::handshake(io).await.unwrap();
+        while let Some(Ok((request, mut answer))) = h2.accept().await {
+            let size = if request.uri().path() == "/large" { 40 << 10 } else { 100 << 10 };
+            let head = http::Response::builder().header("x", "x".repeat(size)).body(()).unwrap();
+            answer.send_response(head, true).unwrap();
+        }
+    })
+    .await;
+    let world = World::new(https(address, &ca.pem()));
+    let io = world.connect_tls(API, 443, "api.test", b"h2").await.unwrap();
+    let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .max_header_list_size(1 << 20)
+        .handshake(TokioIo::new(io))
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let mut client = Client::H2(sender);
+    assert_eq!(client.get("api.test", "/large").await.status, 200);
+    assert_eq!(client.get("api.test", "/too-large").await.refusal().0, 502);
+    assert_eq!(client.get("api.test", "/large").await.status, 200, "the others go on");
+}
+
 /// An answer after `later`.
 async fn late(later: Duration) -> SocketAddr {
     listen(move |mut io| async move {
@@ -241,6 +271,15 @@ impl Resolve for Failing {
     }
 }
 
+/// A name that never resolves.
+struct Silent;
+
+impl Resolve for Silent {
+    fn resolve<'a>(&'a self, _: &'a HostName) -> Resolving<'a> {
+        Box::pin(std::future::pending())
+    }
+}
+
 #[tokio::test]
 async fn names() {
     let policy = || {
@@ -286,6 +325,11 @@ async fn names() {
             "resolves to a loopback address only",
         ),
     ];
+    let mut hurried = policy();
+    hurried.upstream.times.connect = Some(SHORT);
+    let world = World::resolving(hurried, Arc::new(Silent));
+    let client = Client::h1(world.connect(API, 80)).await;
+    is_told_by(&world, client, 504, "upstream_timeout", "did not resolve in time").await;
     for (resolver, status, reason, words) in cases {
         let world = World::resolving(policy(), Arc::new(resolver));
         let client = Client::h1(world.connect(API, 80)).await;

@@ -258,3 +258,23 @@ async fn a_connection_that_is_going_away_finishes_what_it_has() {
     assert_eq!(reading.await.unwrap().body, "begin end");
     assert_eq!(*asked.lock().unwrap(), [["GET /long"], ["GET /next"]]);
 }
+
+/// Like nginx, which answers a thousand requests and leaves what is on its way then unanswered.
+#[tokio::test]
+async fn a_connection_is_replaced_before_the_upstream_is_tired_of_it() {
+    let (world, asked) = h2(|mut connection: Connection| async move {
+        while let Some((_, answer)) = connection.next().await {
+            if connection.asked.lock().unwrap()[connection.place].len() == 1000 {
+                return;
+            }
+            ok(answer);
+        }
+    })
+    .await;
+    let mut client = world.h2(API, 443, "api.test").await;
+    for n in 0..1100 {
+        assert_eq!(client.get("api.test", "/x").await.status, 200, "{n}");
+    }
+    let counts: Vec<usize> = asked.lock().unwrap().iter().map(Vec::len).collect();
+    assert_eq!(counts, [500, 500, 100]);
+}
