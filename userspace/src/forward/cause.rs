@@ -1,7 +1,7 @@
 //! Why a connected upstream gave no answer, in words that an agent and its operator can act on.
 
 use std::error::Error as StdError;
-use std::io;
+use std::io::{self, ErrorKind as Kind};
 
 use crate::outcome::Reason;
 use crate::tls::cause;
@@ -19,7 +19,7 @@ pub enum NoAnswer {
     #[error("the upstream closed the connection before it answered")]
     Closed,
     #[error("the upstream broke the HTTP/2 exchange off: {0}")]
-    Reset(String),
+    Reset(h2::Reason),
     #[error("the exchange with the upstream failed: {0}")]
     Other(String),
 }
@@ -39,14 +39,13 @@ impl NoAnswer {
         if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
             return Self::Closed;
         }
-        match io_kind(&error) {
-            Some(io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset)
-            | Some(io::ErrorKind::BrokenPipe) => Self::Closed,
-            Some(kind) => Self::Other(kind.to_string()),
-            None => match error.source() {
-                Some(source) => Self::Reset(source.to_string()),
-                None => Self::Other(error.to_string()),
-            },
+        match beneath(&error) {
+            Some(Beneath::Io(Kind::UnexpectedEof | Kind::ConnectionReset | Kind::BrokenPipe)) => {
+                Self::Closed
+            }
+            Some(Beneath::Io(kind)) => Self::Other(kind.to_string()),
+            Some(Beneath::H2(reason)) => Self::Reset(reason),
+            None => Self::Other(error.to_string()),
         }
     }
 
@@ -59,12 +58,22 @@ impl NoAnswer {
     }
 }
 
-/// The kind of the I/O error beneath, if there is one. Its text may name addresses.
-fn io_kind(error: &hyper::Error) -> Option<io::ErrorKind> {
+/// What is at the bottom of an error of hyper's, without its text: that may name addresses, or
+/// hold what the upstream wrote into a GOAWAY, which could be a secret that it was sent.
+enum Beneath {
+    Io(Kind),
+    H2(h2::Reason),
+}
+
+fn beneath(error: &hyper::Error) -> Option<Beneath> {
     let mut next = error.source();
     while let Some(source) = next {
         if let Some(io) = source.downcast_ref::<io::Error>() {
-            return Some(io.kind());
+            return Some(Beneath::Io(io.kind()));
+        }
+        if let Some(h2) = source.downcast_ref::<h2::Error>() {
+            let io = h2.get_io().map(|io| Beneath::Io(io.kind()));
+            return io.or(h2.reason().map(Beneath::H2));
         }
         next = source.source();
     }

@@ -67,7 +67,7 @@ async fn certificates() {
         (ca.sign(&between(params("api.test"), 2900, 2901)), "not valid yet"),
         (ca.identity("wrong.test"), "it is for another name"),
         (stranger.identity("api.test"), "its authority is not trusted here"),
-        (self_signed(params("api.test")), "it is self-signed"),
+        (self_signed(&params("api.test")), "it is self-signed"),
         (client_only, "it is not for servers"),
     ];
     for (identity, words) in cases {
@@ -190,7 +190,7 @@ async fn time_outs_of_the_policy() {
     let silent = || {
         listen(|io| async move {
             std::future::pending::<()>().await;
-            drop(io)
+            drop(io);
         })
     };
     let hole = Blackhole::at([127, 0, 0, 1], 0).await;

@@ -77,7 +77,7 @@ impl Ca {
 }
 
 /// A certificate that signed itself.
-pub fn self_signed(params: CertificateParams) -> Identity {
+pub fn self_signed(params: &CertificateParams) -> Identity {
     let key = KeyPair::generate().unwrap();
     let certificate = params.self_signed(&key).unwrap();
     Identity {
