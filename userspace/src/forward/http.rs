@@ -74,27 +74,29 @@ pub async fn send(
                 Some(unsent) if lease.reused && tries < TRIES => request = unsent,
                 _ => return Err(NoAnswer::of(error.into_error()).into()),
             },
-            None => return Err(SendError::Timeout),
+            None => {
+                lease.abandon();
+                return Err(SendError::Timeout);
+            }
         }
     }
 }
 
 /// What `sending` comes to; `None` when the patience is over and nothing of the request has gone
-/// up meanwhile. A long upload is no reason to give up.
+/// up meanwhile (looked at four times in it). A long upload is no reason to give up.
 async fn in_time<T>(route: &Route<'_>, sending: impl Future<Output = T>) -> Option<T> {
     let patience = route.wanted.settings.times.answer.unwrap_or(route.patience);
     let mut sending = pin!(sending);
-    let mut before = route.upload.bytes();
-    loop {
-        if let Ok(sent) = tokio::time::timeout(patience, &mut sending).await {
+    let (mut before, mut quiet) = (route.upload.bytes(), 0);
+    while quiet < 4 {
+        if let Ok(sent) = tokio::time::timeout(patience / 4, &mut sending).await {
             return Some(sent);
         }
         let now = route.upload.bytes();
-        if now == before {
-            return None;
-        }
+        quiet = if now == before { quiet + 1 } else { 0 };
         before = now;
     }
+    None
 }
 
 /// Writes target and authority in the form of the connection's protocol. Path and query are the

@@ -276,6 +276,14 @@ impl Lease {
         }
     }
 
+    /// Nothing was heard over the connection for too long: it may be dead, so no other request may
+    /// follow on it. Those that are under way are not disturbed.
+    pub fn abandon(self) {
+        if self.is_h2() {
+            *lock(&self.slot.shared) = None;
+        }
+    }
+
     /// Gives the connection back for another request. Only when both bodies are at their end;
     /// otherwise dropping the lease closes an HTTP/1 connection, and a shared one stays.
     pub fn give_back(self) {

@@ -95,6 +95,16 @@ async fn h2<Fut>(
 where
     Fut: Future<Output = ()> + Send + 'static,
 {
+    let (policy, asked) = h2_policy(serve).await;
+    (World::new(policy), asked)
+}
+
+async fn h2_policy<Fut>(
+    serve: impl Fn(Connection) -> Fut + Clone + Send + Sync + 'static,
+) -> (Policy, Asked)
+where
+    Fut: Future<Output = ()> + Send + 'static,
+{
     let ca = Ca::new("ca.test");
     let mut config = server(ca.identity("api.test"));
     config.alpn_protocols = vec![b"h2".to_vec()];
@@ -110,7 +120,7 @@ where
     })
     .await;
     let rules = vec![allow("api.test", 443, Protocol::Https)];
-    (World::new(led_to(rules, address, &ca.pem())), asked)
+    (led_to(rules, address, &ca.pem()), asked)
 }
 
 struct Connection {
@@ -281,4 +291,23 @@ async fn a_connection_is_replaced_before_the_upstream_is_tired_of_it() {
     }
     let counts: Vec<usize> = asked.lock().unwrap().iter().map(Vec::len).collect();
     assert_eq!(counts, [500, 500, 100]);
+}
+
+/// A connection over which nothing comes any more may be dead, and its upstream alive.
+#[tokio::test]
+async fn after_a_time_out_the_next_request_goes_over_a_new_connection() {
+    let (mut policy, asked) = h2_policy(|mut connection: Connection| async move {
+        let place = connection.place;
+        let mut unanswered = Vec::new();
+        while let Some((_, answer)) = connection.next().await {
+            if place > 0 { ok(answer) } else { unanswered.push(answer) }
+        }
+    })
+    .await;
+    policy.upstream.times.answer = Some(Duration::from_millis(200));
+    let world = World::new(policy);
+    let mut client = world.h2(API, 443, "api.test").await;
+    assert_eq!(client.get("api.test", "/dead").await.refusal(), (504, "upstream_timeout"));
+    assert_eq!(client.get("api.test", "/alive").await.status, 200);
+    assert_eq!(*asked.lock().unwrap(), [["GET /dead"], ["GET /alive"]]);
 }
