@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub use interceptor::{AgentState, Interceptor, InterceptorParts, NameOf, Settings};
 
 use crate::audit::{Draft, Event};
-use crate::http::serve;
+use crate::http::serve::{self, ServeLimits};
 use crate::identify::{Agent, AgentWatch, Flow};
 use crate::outcome::{Decision, Reason, Stage};
 use crate::policy::{self, Denial, Facts, Host, Layer, UpstreamSettings, Verdict};
@@ -198,7 +198,7 @@ where
         let (connection, site) = (Arc::clone(&connection), Arc::clone(&site));
         move |request| exchange::answer(Arc::clone(&connection), Arc::clone(&site), request)
     };
-    let limits = connection.interceptor.settings.serve;
+    let limits = connection.limits(&connection.agent());
     let mut denied = None;
     let leave = async {
         let still = |agent: &_| connection.is_open(agent, &site);
@@ -230,9 +230,19 @@ impl Connection {
         agent.chain.first().map_or(&self.interceptor.no_upstream, |l| &l.policy.upstream)
     }
 
-    /// Decides with the agent as it is now.
+    /// How much and how long, for HTTP: the interceptor's own limits, and the outermost policy's.
+    fn limits(&self, agent: &Agent) -> ServeLimits {
+        let limits = self.interceptor.settings.serve;
+        agent.chain.first().map_or(limits, |l| limits.with(&l.policy.http))
+    }
+
+    /// The agent as it is now.
+    fn agent(&self) -> Arc<Agent> {
+        self.flow.agent.current()
+    }
+
     fn decide(&self, host: &Host, layer: Layer) -> Verdict {
-        self.decide_by(&self.flow.agent.current(), host, layer)
+        self.decide_by(&self.agent(), host, layer)
     }
 
     fn decide_by(&self, agent: &Agent, host: &Host, layer: Layer) -> Verdict {

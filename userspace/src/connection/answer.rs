@@ -68,7 +68,7 @@ pub(super) fn relay_answer(
     let under_way = !body.is_end_stream() || !upload.is_done();
     let watched = under_way.then(|| standing.watched(line, &upload));
     let ending = Ending { guard, upload, lease, status, injection, scrubbed, stalled, watched };
-    let idle = idle.unwrap_or(connection.interceptor.settings.serve.download_idle);
+    let idle = idle.unwrap_or_else(|| connection.limits(&connection.agent()).download_idle);
     let body = Download::new(body, allowance, Box::new(ending), idle);
     Ok(Response::from_parts(head, body))
 }

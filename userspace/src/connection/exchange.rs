@@ -102,8 +102,8 @@ async fn exchange(
         Some(injection) if !body.is_end_stream() => Body::boxed(injection.request_body(body)),
         _ => Body::from(body),
     };
-    let idle = connection.interceptor.settings.serve.upload_idle(&head.headers);
-    let (upload, upload_state) = Upload::new(body, allowance.clone(), idle);
+    let pace = connection.limits(&agent).upload(&head.headers);
+    let (upload, upload_state) = Upload::new(body, allowance.clone(), pace);
     let settings = connection.upstream(&agent);
     let route = Route {
         connector: &connection.interceptor.connector,

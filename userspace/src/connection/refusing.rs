@@ -118,7 +118,7 @@ async fn answer_all<IO>(
         }
     };
     let limits =
-        serve::ServeLimits { head_timeout: PATIENCE, ..connection.interceptor.settings.serve };
+        serve::ServeLimits { head_timeout: PATIENCE, ..connection.limits(&connection.agent()) };
     let leave = async {
         let mut watch = connection.watch.clone();
         tokio::select! {

@@ -46,6 +46,45 @@ impl Silence {
     }
 }
 
+/// A peer that never falls silent, and sends next to nothing: how much came in the time that was
+/// spent waiting for it.
+#[derive(Debug)]
+pub struct Rate {
+    /// Bytes per second.
+    least: u64,
+    window: Duration,
+    waiting: Option<Instant>,
+    waited: Duration,
+    bytes: u64,
+}
+
+impl Rate {
+    /// At least `least` bytes per second, on average over each `window` of waiting.
+    pub fn new(least: u64, window: Duration) -> Self {
+        Self { least, window, waiting: None, waited: Duration::ZERO, bytes: 0 }
+    }
+
+    /// Nothing is there at present.
+    pub fn waits(&mut self, now: Instant) {
+        self.waiting.get_or_insert(now);
+    }
+
+    /// `n` bytes came. False when a window is over in which too few did.
+    pub fn moved(&mut self, n: u64, now: Instant) -> bool {
+        self.bytes += n;
+        if let Some(since) = self.waiting.take() {
+            self.waited += now.saturating_duration_since(since);
+        }
+        if self.waited < self.window {
+            return true;
+        }
+        let enough =
+            u128::from(self.bytes) * 1000 >= u128::from(self.least) * self.waited.as_millis();
+        (self.waited, self.bytes) = (Duration::ZERO, 0);
+        enough
+    }
+}
+
 impl fmt::Debug for Silence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Silence").field("limit", &self.limit).finish_non_exhaustive()
@@ -244,6 +283,24 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Patient<IO> {
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[test]
+    fn a_trickle_is_seen_for_what_it_is() {
+        let second = Duration::from_secs(1);
+        let trickle = |bytes: u64, waits: bool| {
+            let (mut rate, mut now) = (Rate::new(100, 10 * second), Instant::now());
+            (0..30).all(|_| {
+                if waits {
+                    rate.waits(now);
+                }
+                now += second;
+                rate.moved(bytes, now)
+            })
+        };
+        assert!(trickle(100, true), "control: fast enough");
+        assert!(!trickle(99, true));
+        assert!(trickle(1, false), "nobody waited for it: the upstream was the slow one");
+    }
 
     #[tokio::test]
     async fn a_peer_that_stopped_reading_is_given_up() {

@@ -1,8 +1,9 @@
 //! Refusals that an agent, and the person who reads its output, can act on.
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, Method, Response, StatusCode, Version};
+use hyper::ext::ReasonPhrase;
 use serde::Serialize;
 
 use super::body::Body;
@@ -51,7 +52,17 @@ impl Refusal<'_> {
         let grpc = request
             .get(CONTENT_TYPE)
             .is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
-        let mut response = if grpc { self.grpc() } else { self.json() };
+        // git shows what a server says only when it is plain text.
+        let git = request.get(USER_AGENT).is_some_and(|a| a.as_bytes().starts_with(b"git/"));
+        let mut response = match (grpc, git) {
+            (true, _) => self.grpc(),
+            (false, true) => self.plain(),
+            (false, false) => self.json(),
+        };
+        // Many clients show nothing of a refusal but its first line.
+        if let Ok(phrase) = ReasonPhrase::try_from(format!("Denied by egret ({})", self.reason)) {
+            response.extensions_mut().insert(phrase);
+        }
         let headers = response.headers_mut();
         let mark = format!("denied; reason={}", self.reason);
         if let Ok(mark) = HeaderValue::from_str(&mark) {
@@ -86,10 +97,20 @@ impl Refusal<'_> {
         };
         let mut bytes = serde_json::to_vec(&text).unwrap_or_default();
         bytes.push(b'\n');
+        self.with_status("application/json", bytes)
+    }
+
+    /// What git prints behind `remote: `.
+    fn plain(&self) -> Response<Body> {
+        let text = format!("egress denied ({}): {}\n", self.reason, self.message());
+        self.with_status("text/plain", text.into_bytes())
+    }
+
+    fn with_status(&self, content_type: &'static str, bytes: Vec<u8>) -> Response<Body> {
         let mut response = Response::new(Body::text(Bytes::from(bytes)));
         *response.status_mut() =
             StatusCode::from_u16(self.reason.http_status()).unwrap_or(StatusCode::FORBIDDEN);
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         response
     }
 
@@ -193,6 +214,20 @@ mod tests {
         assert_eq!(json["layer"], "request");
         assert_eq!(json["host"], "192.0.2.1");
         assert!(json["next_steps"][1].as_str().unwrap().contains("--allow 'POST 192.0.2.1/x'"));
+    }
+
+    #[tokio::test]
+    async fn clients_that_show_little_show_the_reason() {
+        let (method, host) = (Method::GET, Host::Ip([192, 0, 2, 1].into()));
+        let mut request = HeaderMap::new();
+        let answer = refusal(&method, &host).response(&request, Version::HTTP_11);
+        let phrase = answer.extensions().get::<ReasonPhrase>().unwrap();
+        assert_eq!(phrase.as_bytes(), b"Denied by egret (no_rule)");
+        request.insert(USER_AGENT, HeaderValue::from_static("git/2.47.3"));
+        let answer = refusal(&method, &host).response(&request, Version::HTTP_11);
+        assert_eq!(answer.headers()[CONTENT_TYPE], "text/plain");
+        let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(bytes, "egress denied (no_rule): no rule of the policy allows this\n");
     }
 
     #[tokio::test]

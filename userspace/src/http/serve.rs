@@ -19,6 +19,8 @@ use super::head::HeadLimits;
 use super::line::{Line, Streams};
 use super::patience::{Pace, Patient, Stalled};
 use super::strict::{Gate, Strict};
+use super::upload::UploadPace;
+use crate::policy::HttpSettings;
 use crate::tls::terminate::Spoken;
 
 /// How much of a head, of concurrency and of time one agent connection may use.
@@ -35,6 +37,9 @@ pub struct ServeLimits {
     /// Silence of the agent inside a request's body, while the upstream waits for more and has
     /// not begun to answer.
     pub upload_idle: Duration,
+    /// Bytes per second that a request's body has at least, on average over `upload_idle` spent
+    /// waiting for the agent. `None`: as slow as it likes.
+    pub upload_rate: Option<u64>,
     /// Silence of the upstream inside an answer's body. Event streams are silent for long.
     pub download_idle: Duration,
     /// For the agent to read any of what was written to it.
@@ -54,6 +59,7 @@ impl Default for ServeLimits {
             headers: 128,
             streams: 128,
             upload_idle: Duration::from_secs(60),
+            upload_rate: None,
             download_idle: Duration::from_secs(3600),
             write_idle: Duration::from_secs(300),
             h2_idle: Duration::from_secs(600),
@@ -63,9 +69,32 @@ impl Default for ServeLimits {
 }
 
 impl ServeLimits {
+    /// These limits, with what the operator's policy says instead.
+    #[must_use]
+    pub fn with(self, http: &HttpSettings) -> Self {
+        Self {
+            head_timeout: http.head_timeout.unwrap_or(self.head_timeout),
+            head_bytes: http.head.unwrap_or(self.head_bytes),
+            headers: http.headers.unwrap_or(self.headers),
+            streams: http.streams.unwrap_or(self.streams),
+            upload_idle: http.body_timeout.unwrap_or(self.upload_idle),
+            upload_rate: http.body_rate.or(self.upload_rate),
+            download_idle: self.download_idle,
+            write_idle: http.read_timeout.unwrap_or(self.write_idle),
+            h2_idle: http.idle_timeout.unwrap_or(self.h2_idle),
+            h2_resets: http.resets.unwrap_or(self.h2_resets),
+        }
+    }
+
+    /// How fast and how steadily the body of a request with these headers must come.
+    pub fn upload(&self, request: &HeaderMap) -> UploadPace {
+        let idle = self.upload_idle(request);
+        UploadPace { idle, rate: self.upload_rate.filter(|_| idle == self.upload_idle) }
+    }
+
     /// How long the agent may be silent inside the body of a request with these headers. A gRPC
     /// stream is a conversation: either side may be silent for as long as the other.
-    pub fn upload_idle(&self, request: &HeaderMap) -> Duration {
+    fn upload_idle(&self, request: &HeaderMap) -> Duration {
         let grpc = request
             .get(CONTENT_TYPE)
             .is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));

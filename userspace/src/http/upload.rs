@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::Instant;
 
 use super::body::{Body, BoxError, Cut};
 use super::chunked::{FORBIDDEN_TRAILER, is_forbidden_trailer};
 use super::limits::Allowance;
-use super::patience::Silence;
+use super::patience::{Rate, Silence};
 use super::strict::MalformedBody;
 use crate::outcome::Reason;
 
@@ -136,19 +137,30 @@ pub struct Upload {
     state: Arc<UploadState>,
     allowance: Option<Allowance>,
     silence: Silence,
+    rate: Option<Rate>,
+}
+
+/// What a request's body must keep up while the upstream waits for more and has not begun to
+/// answer.
+#[derive(Clone, Copy, Debug)]
+pub struct UploadPace {
+    /// How long the agent may send nothing.
+    pub idle: Duration,
+    /// Bytes per second, at least, on average over `idle`.
+    pub rate: Option<u64>,
 }
 
 impl Upload {
-    /// `idle`: how long the agent may send nothing while the upstream waits for more and has
-    /// not begun to answer.
+    /// The body, and what others may ask of it.
     pub fn new(
         body: Body,
         allowance: Option<Allowance>,
-        idle: Duration,
+        pace: UploadPace,
     ) -> (Self, Arc<UploadState>) {
         let state = Arc::new(UploadState::new(body));
-        let silence = Silence::new(idle);
-        (Self { state: Arc::clone(&state), allowance, silence }, state)
+        let silence = Silence::new(pace.idle);
+        let rate = pace.rate.map(|least| Rate::new(least, pace.idle));
+        (Self { state: Arc::clone(&state), allowance, silence, rate }, state)
     }
 
     /// Whether a frame may pass, and that it did.
@@ -169,6 +181,12 @@ impl Upload {
         Ok(())
     }
 
+    fn is_too_slow(&mut self, frame: &Frame<Bytes>) -> bool {
+        let n = frame.data_ref().map_or(0, |d| d.len() as u64);
+        let enough = self.rate.as_mut().is_none_or(|rate| rate.moved(n, Instant::now()));
+        !enough && !self.state.answered.load(Ordering::Acquire)
+    }
+
     fn fail(&self, reason: Reason, error: impl Into<BoxError>) -> BoxError {
         let _ = self.state.fault.set(reason); // the first cause is the cause
         error.into()
@@ -184,6 +202,9 @@ impl HttpBody for Upload {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let Poll::Ready(frame) = self.state.poll_source(cx) else {
+            if let Some(rate) = &mut self.rate {
+                rate.waits(Instant::now());
+            }
             ready!(self.silence.poll_over(cx));
             if self.state.answered.load(Ordering::Acquire) {
                 return Poll::Pending;
@@ -193,6 +214,10 @@ impl HttpBody for Upload {
         };
         self.silence.moved();
         Poll::Ready(match frame {
+            Some(Ok(frame)) if self.is_too_slow(&frame) => {
+                let late = Reason::ClientTimeout;
+                Some(Err(self.fail(late, Cut(late))))
+            }
             Some(Ok(frame)) => Some(self.pass(&frame).map(|()| frame)),
             Some(Err(error)) => {
                 if is_malformed(&*error) {
@@ -243,7 +268,7 @@ mod tests {
     use super::*;
     use http_body_util::BodyExt;
 
-    const LONG: Duration = Duration::from_secs(3600);
+    const PACE: UploadPace = UploadPace { idle: Duration::from_secs(3600), rate: None };
 
     /// A body that says nothing, and tells when it is dropped.
     fn silent() -> (Body, tokio::sync::oneshot::Receiver<()>) {
@@ -271,7 +296,7 @@ mod tests {
     #[tokio::test]
     async fn a_cut_reaches_the_one_who_waits_for_more() {
         let (body, dropped) = silent();
-        let (mut upload, state) = Upload::new(body, None, LONG);
+        let (mut upload, state) = Upload::new(body, None, PACE);
         let waiting = tokio::spawn(async move { upload.frame().await });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished(), "control");
@@ -285,7 +310,7 @@ mod tests {
     #[tokio::test]
     async fn a_cut_reaches_the_agent_while_nobody_asks_for_more() {
         let (body, dropped) = silent();
-        let (mut upload, state) = Upload::new(body, None, LONG);
+        let (mut upload, state) = Upload::new(body, None, PACE);
         state.cut(Reason::NoRule);
         assert!(dropped.await.is_err());
         assert!(upload.frame().await.unwrap().is_err());
@@ -294,7 +319,7 @@ mod tests {
     #[test]
     fn what_is_kept_goes_with_the_upload() {
         let value = Arc::new(());
-        let (upload, state) = Upload::new(silent().0, None, LONG);
+        let (upload, state) = Upload::new(silent().0, None, PACE);
         state.keep(Arc::clone(&value));
         drop(state);
         assert_eq!(Arc::strong_count(&value), 2, "control");

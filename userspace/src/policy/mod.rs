@@ -12,6 +12,7 @@ mod matcher;
 pub mod parse;
 mod path;
 mod rule;
+mod settings;
 mod standing;
 mod target;
 
@@ -25,6 +26,7 @@ pub use rule::{
     Action, CredentialKind, CredentialSpec, Limits, Local, Mode, OnCanary, Places, Policy,
     ResolveTo, Rule, UnmatchedNames, UpstreamSettings, UpstreamTimes,
 };
+pub use settings::HttpSettings;
 pub use target::{Target, TargetError};
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnetwork::IpNetwork;
 use serde::Serialize;
 
-use super::{HostName, HostPattern, MethodSet, PathPattern, Protocol};
+use super::{HostName, HostPattern, HttpSettings, MethodSet, PathPattern, Protocol};
 use crate::secrets::SecretRef;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -193,6 +193,7 @@ pub struct Policy {
     /// The file's own rules in file order, then those of what it uses, in that order.
     pub rules: Vec<Rule>,
     pub upstream: UpstreamSettings,
+    pub http: HttpSettings,
     pub unmatched: Option<UnmatchedNames>,
     pub local: Local,
 }
@@ -231,6 +232,7 @@ impl Policy {
             credentials: Vec::new(),
             rules: Vec::new(),
             upstream: UpstreamSettings::default(),
+            http: HttpSettings::default(),
             unmatched: None,
             local: Local::default(),
         }

@@ -18,8 +18,9 @@ use crate::redirect::orig_dst::flow_key;
 use crate::shutdown::Watcher;
 
 /// The most connections of one agent that are open at once. Beyond it new ones wait in the
-/// listener's backlog, and then in the agent's `connect`.
-const MAX_CONNECTIONS: usize = 8192;
+/// listener's backlog, and then in the agent's `connect`. A part of what the interceptor serves at
+/// all ([`crate::connection::Settings`]), so that one agent alone cannot use up the others' share.
+const MAX_CONNECTIONS: usize = 2048;
 
 /// The pause after a failed accept (too many open files, for example).
 const AFTER_ERROR: Duration = Duration::from_millis(50);

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use egret::http::serve::ServeLimits;
-use egret::policy::Protocol;
+use egret::policy::{HttpSettings, Policy, Protocol};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::upstream::{self, Upstream};
@@ -57,6 +57,47 @@ async fn a_slow_request_body_is_given_up() {
     let records = world.records(4).await;
     assert_eq!(records[1], "response note client_timeout");
     assert_eq!(up.notes.whole(), 1);
+}
+
+#[tokio::test]
+async fn the_outermost_policy_sets_the_limits() {
+    let up = upstream::http().await;
+    let rules = vec![allow("api.test", 80, Protocol::Http)];
+    let strict = HttpSettings {
+        head: Some(8 << 10),
+        headers: Some(16),
+        body_timeout: Some(SHORT),
+        body_rate: Some(1_000_000),
+        ..HttpSettings::default()
+    };
+    let fields = "X: y\r\n".repeat(20);
+    let field = format!("X: {}\r\n", "y".repeat(10_000));
+    for (http, allowed) in [(HttpSettings::default(), true), (strict, false)] {
+        let world = World::new(Policy { http, ..policy(rules.clone(), &[("api.test", &up)]) });
+        for fields in [&fields, &field] {
+            let mut io = world.connect(API, 80);
+            let head =
+                format!("GET / HTTP/1.1\r\nHost: api.test\r\n{fields}Connection: close\r\n\r\n");
+            io.write_all(head.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            io.read_to_string(&mut answer).await.unwrap();
+            let status = if allowed { "HTTP/1.1 200" } else { "HTTP/1.1 400" };
+            assert!(answer.starts_with(status), "{answer}");
+        }
+        // A byte now and then: never silent, and far below the rate.
+        let mut io = world.connect(API, 80);
+        let head = "POST / HTTP/1.1\r\nHost: api.test\r\nContent-Length: 10\r\n\r\n";
+        io.write_all(head.as_bytes()).await.unwrap();
+        for _ in 0..10 {
+            tokio::time::sleep(SHORT / 3).await;
+            let _ = io.write_all(b"x").await; // it may have been given up
+        }
+        let mut answer = [0; 12];
+        io.read_exact(&mut answer).await.unwrap();
+        let status = if allowed { "HTTP/1.1 200" } else { "HTTP/1.1 408" };
+        assert_eq!(std::str::from_utf8(&answer).unwrap(), status);
+    }
+    assert_eq!((up.notes.lines().len(), up.notes.whole()), (4, 3));
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use ::http::Request;
 use super::super::{CredentialSet, prepare};
 use super::{Frames, host, spec};
 use crate::policy::CredentialKind::{self, Basic, Bearer, Header, Placeholder, Query};
-use crate::policy::{CredentialSpec, Mode, Places, Policy, UpstreamSettings};
+use crate::policy::{CredentialSpec, HttpSettings, Mode, Places, Policy, UpstreamSettings};
 use crate::secrets::{Operator, SecretRef};
 
 pub(super) const SECRET: &str = "correct-horse-battery";
@@ -20,6 +20,7 @@ pub(super) fn policy(credentials: Vec<CredentialSpec>) -> Policy {
         credentials,
         rules: Vec::new(),
         upstream: UpstreamSettings::default(),
+        http: HttpSettings::default(),
         unmatched: None,
         local: crate::policy::Local::default(),
     }

@@ -4,6 +4,7 @@
 //! own, in the order of `use`, and their rule names are prefixed with the file's (`npm-readonly:
 //! packages`). A file that is used twice counts once; a file that uses itself is an error.
 
+mod bounds;
 mod check;
 mod credentials;
 mod diagnostic;
@@ -22,7 +23,7 @@ pub(crate) use reader::{Reader, Text, file_table, integer_of};
 pub use settings::{CaFile, parse_resolve_target};
 pub use units::{parse_duration, parse_size};
 
-use super::{Local, Mode, Policy, UpstreamSettings};
+use super::{HttpSettings, Local, Mode, Policy, UpstreamSettings};
 use credentials::CredentialDraft;
 use diagnostic::{is_syntax, nearest};
 use rules::RuleDraft;
@@ -103,6 +104,7 @@ pub fn parse(file: &str, text: &str, loader: &dyn Loader) -> Result<Parsed, Vec<
         credentials: gathered.credentials.into_iter().map(|c| c.spec).collect(),
         rules: gathered.rules.into_iter().map(|r| r.rule).collect(),
         upstream: own.upstream,
+        http: own.http,
         unmatched: own.unmatched,
         local: own.local,
     };
@@ -114,6 +116,7 @@ struct Own {
     name: String,
     mode: Mode,
     upstream: UpstreamSettings,
+    http: HttpSettings,
     ca: Vec<CaFile>,
     unmatched: Option<super::UnmatchedNames>,
     local: Local,
@@ -161,6 +164,7 @@ impl<'l> Gathered<'l> {
             name: name(&top, &mut report).unwrap_or_else(|| stem(file).to_owned()),
             mode: settings::mode(&top, &mut report),
             upstream,
+            http: bounds::http(&top, &mut report),
             ca,
             unmatched: settings::dns(&top, &mut report),
             local: settings::local(&top, &mut report),

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
+use super::bounds;
 use super::diagnostic::{Location, Report};
 use super::reader::{Reader, Text, integer_of, text_of};
-use super::units::parse_duration;
 use crate::policy::{
-    HostName, Local, Mode, ResolveTo, UnmatchedNames, UpstreamSettings, UpstreamTimes, parse_cidr,
+    HostName, Local, Mode, ResolveTo, UnmatchedNames, UpstreamSettings, parse_cidr,
 };
 
 /// A CA file that the policy names; the loader reads it.
@@ -28,6 +27,7 @@ const KEYS: &[&str] = &[
     "rule",
     "mode",
     "upstream",
+    "http",
     "dns",
     "local",
     "session",
@@ -106,42 +106,8 @@ pub(super) fn upstream(
             }
         }
     }
-    let times = upstream_times(&r, report);
+    let times = bounds::upstream_times(&r, report);
     (UpstreamSettings { ca: Vec::new(), resolve, private, times }, ca)
-}
-
-/// `connect_timeout`, `tls_timeout`, `answer_timeout` and `idle_timeout`, each with its bounds. The
-/// lower one keeps a slip (`5ms` for `5m`) from refusing every upstream.
-fn upstream_times(r: &Reader<'_, '_>, report: &mut Report<'_>) -> UpstreamTimes {
-    UpstreamTimes {
-        connect: time_limit(r, "connect_timeout", (FEW_MILLIS, "5m"), report),
-        tls: time_limit(r, "tls_timeout", (FEW_MILLIS, "5m"), report),
-        answer: time_limit(r, "answer_timeout", (FEW_MILLIS, "1d"), report),
-        idle: time_limit(r, "idle_timeout", (FEW_MILLIS, "7d"), report),
-    }
-}
-
-const FEW_MILLIS: &str = "100ms";
-
-fn time_limit(
-    r: &Reader<'_, '_>,
-    key: &str,
-    (low, high): (&str, &str),
-    report: &mut Report<'_>,
-) -> Option<Duration> {
-    let (text, span) = r.text(key, report)?;
-    let bound = |text| parse_duration(text).unwrap_or(Duration::MAX);
-    match parse_duration(text) {
-        Ok(time) if (bound(low)..=bound(high)).contains(&time) => Some(time),
-        Ok(_) => {
-            report.error(&span, format!("`{key}` must be from {low} to {high}"));
-            None
-        }
-        Err(why) => {
-            report.error(&span, why);
-            None
-        }
-    }
 }
 
 fn resolve(r: &Reader<'_, '_>, report: &mut Report<'_>) -> BTreeMap<HostName, ResolveTo> {

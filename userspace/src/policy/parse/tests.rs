@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::mistakes::errors;
 use super::*;
-use crate::policy::{CredentialKind, Protocol, UpstreamTimes};
+use crate::policy::{CredentialKind, HttpSettings, Protocol, UpstreamTimes};
 
 const HEAD: &str = "version = 1\n";
 const CREDENTIAL: &str =
@@ -87,6 +87,16 @@ private = ["10.0.0.0/8"]
 ca = ["ca.pem"]
 connect_timeout = "5s"
 answer_timeout = "1h30m"
+[http]
+head = "16KiB"
+headers = 64
+head_timeout = "10s"
+body_timeout = "5s"
+body_rate = 100
+read_timeout = "1m"
+streams = 10
+resets = 5
+idle_timeout = "2m"
 [dns]
 unmatched = "nxdomain"
 [local]
@@ -98,6 +108,19 @@ unix = ["/run/postgresql/**"]
     );
     let policy = &p.policy;
     assert_eq!((&*policy.name, policy.mode), ("github-triage", Mode::Audit));
+    let seconds = Duration::from_secs;
+    let http = HttpSettings {
+        head: Some(16 << 10),
+        headers: Some(64),
+        head_timeout: Some(seconds(10)),
+        body_timeout: Some(seconds(5)),
+        body_rate: Some(100),
+        read_timeout: Some(seconds(60)),
+        streams: Some(10),
+        resets: Some(5),
+        idle_timeout: Some(seconds(120)),
+    };
+    assert_eq!(policy.http, http);
     assert_eq!(policy.rules.iter().map(|r| &*r.name).next_back(), Some("npm-readonly: packages"));
     let rule = &policy.rules[0];
     assert_eq!(rule.limits.upload, Some(10 << 20));
