@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::Case;
-use crate::fixtures::agent::outside;
+use crate::fixtures::agent::{expect_record, outside};
 use crate::fixtures::{Bench, Ended, World};
 use crate::needs::Need;
 
 pub(super) const CASES: &[Case] = &[
     Case { name: "glibc_over_udp_tcp_and_edns", needs: &[Need::Python], run: glibc },
+    Case { name: "search_domains_of_a_cluster", needs: &[Need::Python], run: cluster },
     Case {
         name: "no_search_domain_comes_from_the_hosts_name",
         needs: &[Need::Python],
@@ -113,6 +114,19 @@ fn glibc(bench: &Bench) -> Result<()> {
         let command = format!("/usr/bin/python3 {}", world.path("reference.py").display());
         agrees(&world, &[("RES_OPTIONS", options)], &command).context(options)?;
     }
+    Ok(())
+}
+
+/// What stands in the containers of a cluster: each name is asked for below the search domains
+/// first. Those do not exist here, so the name itself is found.
+fn cluster(bench: &Bench) -> Result<()> {
+    let world = World::new(bench)?;
+    let command = format!("/usr/bin/python3 {}", world.path("reference.py").display());
+    let search =
+        [("LOCALDOMAIN", "default.cluster.example cluster.example"), ("RES_OPTIONS", "ndots:5")];
+    agrees(&world, &search, &command)?;
+    let asked = ("destination.host", "api.test.default.cluster.example");
+    expect_record(&world, &[("event", "dns"), ("reason", "name_not_allowed"), asked])?;
     Ok(())
 }
 
