@@ -4,6 +4,8 @@
 #![expect(unreachable_pub, reason = "the modules of a test are its own crate")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "connection/cases.rs"]
+mod cases;
 #[path = "connection/causes.rs"]
 mod causes;
 #[path = "connection/credentials.rs"]

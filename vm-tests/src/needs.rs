@@ -13,13 +13,16 @@ pub enum Need {
     Dnspython,
     Git,
     Go,
+    H2load,
     /// musl's C library and a compiler for it.
     Musl,
+    Nginx,
     Node,
     Openssl,
     Python,
     /// An SSH client and server.
     Ssh,
+    Slowhttptest,
     /// util-linux's `script`, which gives a command a terminal.
     Script,
     /// Network namespaces joined by a veth pair.
@@ -40,6 +43,9 @@ impl Need {
             Self::Dnspython => starts("/usr/bin/python3", &["-c", "import dns.resolver"]),
             Self::Git => starts("git", &["--version"]),
             Self::Go => starts("go", &["version"]),
+            Self::H2load => starts("h2load", &["--version"]),
+            Self::Nginx => starts("nginx", &["-v"]),
+            Self::Slowhttptest => Path::new("/usr/bin/slowhttptest").exists(),
             Self::Musl => starts("musl-gcc", &["--version"]),
             Self::Ssh => starts("ssh", &["-V"]) && Path::new("/usr/sbin/sshd").exists(),
             Self::Node => starts("node", &["--version"]),

@@ -20,6 +20,12 @@ const CLIENTS: &[(&str, &str)] = &[
     ("setpriv", "util-linux"),
     ("mke2fs", "e2fsprogs"),
     ("gcc", "gcc"),
+    ("nginx", "nginx-light"),
+    ("haproxy", "haproxy"),
+    ("apache2", "apache2"),
+    ("node", "nodejs"),
+    ("h2load", "nghttp2-client"),
+    ("slowhttptest", "slowhttptest"),
     ("dig", "bind9-dnsutils"),
     ("musl-gcc", "musl-tools"),
     ("ssh", "openssh-client"),
@@ -68,8 +74,13 @@ pub(crate) fn no_e2e_here() -> Option<String> {
 /// Install what is missing, when root on a Debian-like system; say so otherwise. A client that
 /// stays missing makes tests skip by name, so this never fails.
 pub(crate) fn install_clients() {
+    install(CLIENTS);
+}
+
+/// The same for these programs and packages.
+pub(crate) fn install(wanted: &[(&str, &str)]) {
     let missing: Vec<&str> =
-        CLIENTS.iter().filter(|(p, _)| find(p).is_none()).map(|(_, package)| *package).collect();
+        wanted.iter().filter(|(p, _)| find(p).is_none()).map(|(_, package)| *package).collect();
     if missing.is_empty() {
         return;
     }
@@ -78,15 +89,39 @@ pub(crate) fn install_clients() {
         return;
     }
     eprintln!("installing {}", missing.join(" "));
-    if install(&missing).is_err() {
+    let _quiet = QuietServices::new();
+    if fetch(&missing).is_err() {
         let _ = sh::output(Command::new("apt-get").args(["update", "-q"]));
-        if let Err(error) = install(&missing) {
+        if let Err(error) = fetch(&missing) {
             eprintln!("could not install {}: {error:#}", missing.join(" "));
         }
     }
 }
 
-fn install(packages: &[&str]) -> Result<()> {
+/// Keeps packages from starting the services that they bring (deb-systemd-invoke(1p), invoke-rc.d(8)).
+/// Where somebody has said something about that already, it stays.
+struct QuietServices(Option<PathBuf>);
+
+impl QuietServices {
+    fn new() -> Self {
+        use std::os::unix::fs::PermissionsExt;
+        let file = PathBuf::from("/usr/sbin/policy-rc.d");
+        let made = !file.exists()
+            && std::fs::write(&file, "#!/bin/sh\nexit 101\n").is_ok()
+            && std::fs::set_permissions(&file, PermissionsExt::from_mode(0o755)).is_ok();
+        Self(made.then_some(file))
+    }
+}
+
+impl Drop for QuietServices {
+    fn drop(&mut self) {
+        if let Some(file) = &self.0 {
+            let _ = std::fs::remove_file(file);
+        }
+    }
+}
+
+fn fetch(packages: &[&str]) -> Result<()> {
     sh::output(
         Command::new("apt-get")
             .args(["install", "-y", "-q", "--no-install-recommends"])

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::report::{Counts, Row, Table, counts_in};
-use crate::{attacks, build, ebpf, host, sh, tidy, vm};
+use crate::{attacks, build, clients, ebpf, host, sh, tidy, vm};
 
 /// What the command line asked for.
 pub(crate) struct Wanted {
@@ -30,6 +30,7 @@ const RUNGS: &[(&str, &str)] = &[
         "the catalogue of attacks against `egret run`, compared with SECURITY.md; as e2e",
     ),
     ("attacks-attach", "the same against `egret attach`"),
+    ("clients", "unmodified clients against real servers, compared with README.md; as e2e"),
     ("vm-6.1", "the end-to-end tests under Debian's kernel 6.1"),
     ("vm-6.1-attacks", "the attacks that depend on the kernel, both ways, there"),
     ("vm-6.12", "the end-to-end tests under Debian's kernel 6.12"),
@@ -104,6 +105,7 @@ impl Climb<'_> {
             "tidy" => Ok(self.done(rung, tidy::run(self.workspace)?, started)),
             "fuzz" => self.fuzz(),
             "e2e" => self.e2e(),
+            "clients" => clients::rung(self.workspace, rung, &self.log(rung)),
             "attacks-run" => self.attacks(rung, attacks::Mode::Run),
             "attacks-attach" => self.attacks(rung, attacks::Mode::Attach),
             vm => self.vm(vm.trim_start_matches("vm-")),

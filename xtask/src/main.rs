@@ -6,6 +6,7 @@
 
 mod attacks;
 mod build;
+mod clients;
 mod demo;
 mod ebpf;
 mod host;
@@ -81,6 +82,21 @@ enum Command {
         #[arg(long)]
         no_build: bool,
     },
+    /// Play unmodified clients against real servers and compare with the table in README.md
+    Clients {
+        /// Clients whose name begins so (repeatable)
+        #[arg(long, value_name = "NAME")]
+        only: Vec<String>,
+        /// One JSON object per client instead of the table
+        #[arg(long)]
+        json: bool,
+        /// Replace the table in README.md
+        #[arg(long)]
+        write: bool,
+        /// Install what is missing: from Debian's packages as root, the rest below target/
+        #[arg(long)]
+        install: bool,
+    },
     /// Show on one screen what egret does to unmodified clients
     Demo {
         /// Run it inside the VM even if this machine could
@@ -117,6 +133,9 @@ fn main() -> ExitCode {
         }
         Command::Attacks { mode, json, vm, only, write, no_build } => {
             attacks::run(&workspace, &attacks::Wanted { mode, json, vm, only, write, no_build })
+        }
+        Command::Clients { only, json, write, install } => {
+            clients::run(&workspace, &clients::Wanted { only, json, write, install })
         }
         Command::Demo { vm } => demo::run(&workspace, vm),
     };

@@ -6,6 +6,7 @@ mod basics;
 mod credentials;
 mod ends;
 mod http;
+mod load;
 mod names;
 mod records;
 mod resolvers;
@@ -35,6 +36,7 @@ const SUBJECTS: &[(&str, &[Case])] = &[
     ("names", names::CASES),
     ("resolvers", resolvers::CASES),
     ("ssh", ssh::CASES),
+    ("load", load::CASES),
     ("ends", ends::CASES),
     ("records", records::CASES),
     ("bad_input", bad_input::CASES),

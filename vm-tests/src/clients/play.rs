@@ -70,7 +70,7 @@ fn proven(site: &Site, proof: Proof, allowed: bool) -> Result<()> {
     };
     // Servers write a call down when it is over.
     let until = Instant::now() + if allowed { PATIENCE } else { SETTLE };
-    while Instant::now() < until && !(allowed && !seen()?.is_empty()) {
+    while Instant::now() < until && (!allowed || seen()?.is_empty()) {
         std::thread::sleep(Duration::from_millis(50));
     }
     let seen = seen()?;

@@ -1,6 +1,8 @@
 //! Asks for a URL with reqwest, whose roots are compiled in, and prints what it got. A second
 //! argument names a file with one more root, as many programs let their users do.
 
+use std::io::Write;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let url = arguments.next().ok_or("no URL")?;
@@ -11,8 +13,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     let answer = client.build()?.get(url).send()?;
-    println!("{:?} {} ", answer.version(), answer.status());
     let failed = answer.status() != 200;
-    println!("{}", answer.text()?);
+    let line = format!("{:?} {}", answer.version(), answer.status());
+    writeln!(std::io::stdout(), "{line} {}", answer.text()?)?;
     std::process::exit(i32::from(failed));
 }
