@@ -8,6 +8,7 @@ mod attacks;
 mod build;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod host;
 mod ladder;
 mod report;
