@@ -4,18 +4,30 @@
 #![expect(unreachable_pub, reason = "the modules of a test are its own crate")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "connection/causes.rs"]
+mod causes;
 #[path = "connection/credentials.rs"]
 mod credentials;
+#[path = "connection/dialling.rs"]
+mod dialling;
 #[path = "connection/frames.rs"]
 mod frames;
 #[path = "connection/http.rs"]
 mod http_requests;
+#[path = "connection/once.rs"]
+mod once;
 #[path = "connection/opaque.rs"]
 mod opaque;
+#[path = "connection/peers.rs"]
+mod peers;
+#[path = "connection/protocols.rs"]
+mod protocols;
 #[path = "connection/replaced.rs"]
 mod replaced;
 #[path = "connection/replaced_edges.rs"]
 mod replaced_edges;
+#[path = "connection/reuse.rs"]
+mod reuse;
 #[path = "connection/slow.rs"]
 mod slow;
 #[path = "connection/strict.rs"]

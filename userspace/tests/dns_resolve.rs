@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -84,6 +85,25 @@ async fn failures_are_told_apart() {
     assert_eq!(missing.reason(), Reason::UpstreamName);
     assert_eq!(broken.reason(), Reason::UpstreamName);
     assert!(resolver.resolve(&host("b.ok.example")).await.is_ok(), "control");
+}
+
+/// In a namespace without any route, which only root can make.
+#[test]
+fn name_servers_that_cannot_be_reached_are_no_missing_name() {
+    if !nix::unistd::geteuid().is_root() {
+        return drop(writeln!(std::io::stderr(), "SKIPPED: needs root"));
+    }
+    let resolving = || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let resolver = Resolver::from_servers(vec!["192.0.2.1:53".parse().unwrap()]);
+        runtime.block_on(resolver.resolve(&host("a.ok.example"))).unwrap_err()
+    };
+    let error = std::thread::spawn(resolving).join().unwrap();
+    assert!(matches!(error, ResolveError::Unreachable { .. }), "{error:?}");
+    assert_eq!(error.reason(), Reason::UpstreamName);
+    // What an agent is told names no server; which one it was is for the host's own log.
+    assert_eq!(error.why(), "no name server could be reached");
 }
 
 #[tokio::test]

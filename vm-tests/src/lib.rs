@@ -8,6 +8,7 @@
 
 pub mod attacks; // the catalogue of attacks, as a table
 pub mod cases; // what is tested, by subject
+pub mod clients; // the client matrix
 pub mod demo; // one screen for people
 pub mod fixtures; // upstreams, canaries, links, and the driver of `egret run`
 pub mod needs; // what a machine has; a test whose client is missing is skipped by name

@@ -2,6 +2,7 @@
 //!
 //! `egret-e2e [--egret PATH] [FILTER and other options of cargo's tests]` runs the tests;
 //! `egret-e2e attacks [--mode run|attach|both] [--json] [--only N,N]` plays the catalogue of attacks;
+//! `egret-e2e clients --tools FOLDER [--cargo PATH] [--only NAME]` plays the client matrix;
 //! `egret-e2e demo` and `egret-e2e can-run` serve `cargo xtask demo`. The path of egret may also
 //! come from EGRET_BIN.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool that reports")]
@@ -13,7 +14,7 @@ use anyhow::{Context, Result};
 use libtest_mimic::Arguments;
 use vm_tests::attacks::{Mode, Wanted};
 use vm_tests::fixtures::Bench;
-use vm_tests::{attacks, cases, demo};
+use vm_tests::{attacks, cases, clients, demo};
 
 fn main() -> ExitCode {
     let mut args: Vec<String> = std::env::args().collect();
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
     let done = match args.get(1).map(String::as_str) {
         Some("demo") => demo::play(&bench),
         Some("attacks") => play_attacks(&bench, &args[2..]),
+        Some("clients") => play_clients(&bench, &args[2..]),
         Some("can-run") => demo::can_run(&bench).map(|()| true),
         _ => {
             let arguments = Arguments::from_iter(args);
@@ -65,6 +67,17 @@ fn play_attacks(bench: &Bench, args: &[String]) -> Result<bool> {
     let modes = Mode::named(mode).with_context(|| format!("{mode} is no mode"))?;
     let json = args.iter().any(|a| a == "--json");
     attacks::run(bench, &Wanted { only, modes, json })
+}
+
+fn play_clients(bench: &Bench, args: &[String]) -> Result<bool> {
+    let values = |name: &str| -> Vec<&String> {
+        let named = |(i, a): (usize, &String)| (a == name).then(|| args.get(i + 1)).flatten();
+        args.iter().enumerate().filter_map(named).collect()
+    };
+    let tools = values("--tools").first().context("clients needs --tools FOLDER")?.into();
+    let cargo = values("--cargo").first().map(PathBuf::from);
+    let only = values("--only").into_iter().cloned().collect();
+    clients::run(bench, &clients::Wanted { tools, cargo, only })
 }
 
 /// `--egret PATH`, else EGRET_BIN, else the release build of the folder we are in.

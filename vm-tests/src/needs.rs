@@ -9,10 +9,17 @@ use std::process::{Command, Stdio};
 pub enum Need {
     Bash,
     Curl,
+    Dig,
+    Dnspython,
     Git,
+    Go,
+    /// musl's C library and a compiler for it.
+    Musl,
     Node,
     Openssl,
     Python,
+    /// An SSH client and server.
+    Ssh,
     /// util-linux's `script`, which gives a command a terminal.
     Script,
     /// Network namespaces joined by a veth pair.
@@ -29,7 +36,12 @@ impl Need {
         match self {
             Self::Bash => starts("bash", &["--version"]),
             Self::Curl => starts("curl", &["--version"]),
+            Self::Dig => starts("dig", &["-v"]),
+            Self::Dnspython => starts("/usr/bin/python3", &["-c", "import dns.resolver"]),
             Self::Git => starts("git", &["--version"]),
+            Self::Go => starts("go", &["version"]),
+            Self::Musl => starts("musl-gcc", &["--version"]),
+            Self::Ssh => starts("ssh", &["-V"]) && Path::new("/usr/sbin/sshd").exists(),
             Self::Node => starts("node", &["--version"]),
             Self::Openssl => starts("openssl", &["version"]),
             Self::Python => starts("python3", &["--version"]),

@@ -20,6 +20,10 @@ const CLIENTS: &[(&str, &str)] = &[
     ("setpriv", "util-linux"),
     ("mke2fs", "e2fsprogs"),
     ("gcc", "gcc"),
+    ("dig", "bind9-dnsutils"),
+    ("musl-gcc", "musl-tools"),
+    ("ssh", "openssh-client"),
+    ("sshd", "openssh-server"),
     ("iodine", "iodine"),
     ("dns2tcpc", "dns2tcp"),
 ];

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use http::header::HeaderValue;
 use http::{Response, StatusCode};
@@ -35,6 +36,8 @@ pub(super) struct Open {
     pub(super) standing: Standing,
     pub(super) stalled: Stalled,
     pub(super) line: Line,
+    /// The policy's own `idle_timeout`.
+    pub(super) idle: Option<Duration>,
 }
 
 /// The upstream has answered: strip, scrub, and stream it to the agent.
@@ -53,7 +56,7 @@ pub(super) fn relay_answer(
     response.extensions_mut().clear();
     *response.version_mut() = http::Version::HTTP_11; // hyper writes what the agent speaks
     let (mut head, body) = response.into_parts();
-    let Open { guard, upload, allowance, lease, injection, standing, stalled, line } = open;
+    let Open { guard, upload, allowance, lease, injection, standing, stalled, line, idle } = open;
     let (body, scrubbed) = match injection.as_ref().and_then(Injection::scrubber) {
         Some(scrubber) => {
             let body = scrubber.response(&standing.sent.method, &mut head, body);
@@ -65,7 +68,7 @@ pub(super) fn relay_answer(
     let under_way = !body.is_end_stream() || !upload.is_done();
     let watched = under_way.then(|| standing.watched(line, &upload));
     let ending = Ending { guard, upload, lease, status, injection, scrubbed, stalled, watched };
-    let idle = connection.limits(&connection.agent()).download_idle;
+    let idle = idle.unwrap_or_else(|| connection.limits(&connection.agent()).download_idle);
     let body = Download::new(body, allowance, Box::new(ending), idle);
     Ok(Response::from_parts(head, body))
 }
@@ -78,7 +81,7 @@ fn switch(
     asked: Option<HeaderValue>,
     agent_side: Option<OnUpgrade>,
 ) -> Result<Response<Download>, Refused> {
-    let Open { guard, allowance, injection, mut standing, .. } = open;
+    let Open { guard, allowance, injection, mut standing, idle, .. } = open;
     let (Some(asked), Some(agent_side)) = (asked, agent_side) else {
         return Err(protocol_error(guard, "it switched protocols without being asked"));
     };
@@ -91,7 +94,7 @@ fn switch(
     let scrubber = injection.as_ref().and_then(Injection::scrubber).cloned();
     let in_head = scrubber.as_ref().map_or(0, |s| s.headers(response.headers_mut()));
     response.extensions_mut().clear();
-    let idle = connection.interceptor.settings.idle;
+    let idle = idle.unwrap_or(connection.interceptor.settings.idle);
     tokio::spawn(async move {
         let hits = Arc::<AtomicU64>::default();
         let seen = Arc::clone(&hits);

@@ -1,12 +1,11 @@
 //! A request that is not answered by the upstream: why, its record, and what the agent reads.
 
-use http::header::HeaderValue;
 use http::{Response, Uri};
 
 use super::{Connection, Site, record};
 use crate::audit::{Event, Guard, Outcome};
 use crate::http::body::Download;
-use crate::http::refuse::Refusal;
+use crate::http::refuse::{Audience, Refusal};
 use crate::outcome::{Decision, Reason, Stage};
 use crate::policy::{Denial, Host};
 
@@ -78,7 +77,7 @@ impl Connection {
             rule: None,
             message: Some(why),
         }
-        .response(&http::HeaderMap::new(), http::Version::HTTP_11)
+        .response(Audience::Other, http::Version::HTTP_11)
         .map(Download::from)
     }
 
@@ -87,7 +86,7 @@ impl Connection {
         &self,
         site: &Site,
         sent: &Sent,
-        content_type: Option<HeaderValue>,
+        audience: Audience,
         refused: Refused,
     ) -> Response<Download> {
         let Refused { denial, layer, host, guard, up } = refused;
@@ -108,10 +107,6 @@ impl Connection {
                     .status(denial.reason.http_status()),
             ),
         }
-        let mut request_headers = http::HeaderMap::new();
-        if let Some(value) = content_type {
-            request_headers.insert(http::header::CONTENT_TYPE, value);
-        }
         Refusal {
             reason: denial.reason,
             layer,
@@ -122,7 +117,7 @@ impl Connection {
             rule: denial.rule.as_deref(),
             message: denial.message.as_deref(),
         }
-        .response(&request_headers, sent.version)
+        .response(audience, sent.version)
         .map(Download::from)
     }
 }

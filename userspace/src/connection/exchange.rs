@@ -18,10 +18,12 @@ use super::standing::Standing;
 use super::{Connection, Site};
 use crate::audit::{Event, Guard};
 use crate::forward::http::{Route, SendError, send};
+use crate::forward::pool::Wanted;
 use crate::http::admission::{self, Admitted};
 use crate::http::body::{Body, Download};
 use crate::http::line::Line;
 use crate::http::patience::Stalled;
+use crate::http::refuse::Audience;
 use crate::http::strict::Unreadable;
 use crate::http::upload::{Upload, UploadState};
 use crate::http::{headers, upgrade};
@@ -45,10 +47,10 @@ pub(super) async fn answer(
     }
     // What the agent sent, for records and refusals: injection changes the head.
     let sent = Sent { method: head.method.clone(), uri: head.uri.clone(), version: head.version };
-    let content_type = head.headers.get(http::header::CONTENT_TYPE).cloned();
+    let audience = Audience::of(&head.headers);
     match exchange(&connection, &site, &sent, head, body).await {
         Ok(response) => response,
-        Err(refused) => connection.refuse(&site, &sent, content_type, refused),
+        Err(refused) => connection.refuse(&site, &sent, audience, refused),
     }
 }
 
@@ -103,16 +105,21 @@ async fn exchange(
     };
     let pace = connection.limits(&agent).upload(&head.headers);
     let (upload, upload_state) = Upload::new(body, allowance.clone(), pace);
+    let settings = connection.upstream(&agent);
     let route = Route {
         connector: &connection.interceptor.connector,
         shelf: &connection.state.shelf(&agent),
-        settings: connection.upstream(&agent),
-        permit: &permit,
-        offer: match site.spoken {
-            Spoken::H1 => Offer::H1,
-            Spoken::H2 => Offer::H2,
+        wanted: Wanted {
+            permit: &permit,
+            offer: match site.spoken {
+                Spoken::H1 => Offer::H1,
+                Spoken::H2 => Offer::H2,
+            },
+            settings,
+            attached,
         },
         authority: &authority_text(&host, admitted.port),
+        upload: &upload_state,
         patience: connection.interceptor.settings.answer,
     };
     let answered = tokio::select! {
@@ -127,8 +134,9 @@ async fn exchange(
     match answered {
         Ok((response, lease)) => {
             upload_state.answered();
-            let upload = upload_state;
-            let open = Open { guard, upload, allowance, lease, injection, standing, stalled, line };
+            let (upload, idle) = (upload_state, settings.times.idle);
+            let open =
+                Open { guard, upload, allowance, lease, injection, standing, stalled, line, idle };
             relay_answer(connection, response, open, asked, agent_side).map_err(|e| e.at(&host))
         }
         Err(error) => {
@@ -177,14 +185,8 @@ fn failed(
             .after(guard, upload.bytes());
     }
     let reason = upload.fault().unwrap_or(error.reason());
-    let mut message = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        message = format!("{message}: {cause}");
-        source = cause.source();
-    }
     // Why the rule's limit cut the body off needs no more words.
-    let message = (reason != Reason::UploadLimit).then_some(message);
+    let message = (reason != Reason::UploadLimit).then(|| error.to_string());
     Refused::new(reason, Stage::Forward, message).after(guard, upload.bytes())
 }
 

@@ -52,7 +52,8 @@ pub(super) async fn relay<IO>(
     let mut outcome = {
         let mut end = pin!(end);
         let agent = connection.flow.agent.current();
-        let dialling = interceptor.connector.dialer.dial(permit, connection.upstream(&agent));
+        let settings = connection.upstream(&agent);
+        let dialling = interceptor.connector.dialer.dial(permit, settings);
         let dialled = tokio::select! {
             biased; // nothing is dialled after a change that was not looked at
             reason = &mut end => Err(ended(reason)),
@@ -62,7 +63,7 @@ pub(super) async fn relay<IO>(
         };
         match dialled {
             Ok(upstream) => {
-                let idle = interceptor.settings.idle;
+                let idle = settings.times.idle.unwrap_or(interceptor.settings.idle);
                 let copied = tcp::copy(io, upstream, allowance, idle, end).await;
                 let outcome = Outcome { reason: copied.reason, ..Outcome::closed() };
                 outcome.bytes(copied.up, copied.down)

@@ -1,7 +1,10 @@
 //! A refused connection that says why. The record is written before; nothing goes upstream.
 //!
 //! HTTP clients get an answer that they can show: where they speak TLS, the TLS is ended here
-//! first. ssh gets a disconnect message with the reason. Everything else is closed.
+//! first. ssh, PostgreSQL, MySQL and Redis get the error message of their protocol (`words`), which
+//! their clients show. Everything else is closed.
+
+mod words;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::Connection;
 use crate::http::body::Download;
-use crate::http::refuse::Refusal;
+use crate::http::refuse::{Audience, Refusal};
 use crate::http::serve;
 use crate::outcome::Stage;
 use crate::policy::{Denial, Host};
@@ -20,6 +23,7 @@ use crate::shutdown::Watcher;
 use crate::tls::client_hello::ServerName;
 use crate::tls::peek::{Opening, Rewind, peek};
 use crate::tls::terminate::Spoken;
+use words::Postgres;
 
 /// How long a refused connection may stay to be told why.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -28,8 +32,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// who waits for the server's first line waits in vain and is closed after this.
 const FIRST_WORD: Duration = Duration::from_secs(3);
 
-/// The port on which the client may wait for the server's first line.
+/// The ports on which the client may wait for the server's first word.
 const SSH: u16 = 22;
+const MYSQL: u16 = 3306;
 
 /// Nothing was read yet: finds out what is spoken and answers in it.
 pub(super) async fn explain<IO>(
@@ -41,8 +46,11 @@ pub(super) async fn explain<IO>(
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    if connection.port() == SSH {
-        return disconnect_ssh(Rewind::untouched(io), &host, &denial).await;
+    let text = in_one_line(&host, &denial);
+    match connection.port() {
+        SSH => return tell(Rewind::untouched(io), words::ssh(&text)).await,
+        MYSQL => return tell(Rewind::untouched(io), words::mysql(&text)).await,
+        _ => {}
     }
     let (opening, io) = peek(io, FIRST_WORD).await;
     match opening {
@@ -78,7 +86,7 @@ pub(super) async fn over_tls<IO>(
     }
 }
 
-/// Refuses every request on a connection without TLS, or tells an ssh client.
+/// Refuses every request on a connection without TLS, or tells a client of another protocol.
 pub(super) async fn over_plain<IO>(
     connection: Arc<Connection>,
     host: Host,
@@ -89,8 +97,16 @@ pub(super) async fn over_plain<IO>(
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    if io.pending().starts_with(b"SSH-") {
-        return disconnect_ssh(io, &host, &denial).await;
+    let text = in_one_line(&host, &denial);
+    let first = io.pending();
+    if first.starts_with(b"SSH-") {
+        return tell(io, words::ssh(&text)).await;
+    }
+    if words::reads_as_postgres(first).is_some() {
+        return tell_postgres(io, &text).await;
+    }
+    if words::reads_as_redis(first) {
+        return tell(io, words::redis(&text)).await;
     }
     if io.pending().first().is_some_and(u8::is_ascii_uppercase) {
         answer_all(&connection, host, denial, Stage::Connect, spoken, io, shutdown).await;
@@ -148,62 +164,49 @@ fn refusal(
         rule: denial.rule.as_deref(),
         message: denial.message.as_deref(),
     }
-    .response(request.headers(), request.version())
+    .response(Audience::of(request.headers()), request.version())
     .map(Download::from)
 }
 
-/// RFC 4253: after the two version lines either side may send SSH_MSG_DISCONNECT in the clear,
-/// and clients show its text.
-async fn disconnect_ssh<IO>(mut io: Rewind<IO>, host: &Host, denial: &Denial)
+/// What a person reads of it in a protocol that has one line for it.
+fn in_one_line(host: &Host, denial: &Denial) -> String {
+    let message = denial.message.as_deref().unwrap_or(denial.reason.meaning());
+    format!("egret denied {host} ({}): {message}", denial.reason)
+}
+
+/// Says it and closes. Closing with unread bytes would reset the connection and lose what was said.
+async fn tell<IO>(mut io: Rewind<IO>, said: Vec<u8>)
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let telling = async {
-        let message = denial.message.as_deref().unwrap_or(denial.reason.meaning());
-        let text = format!("egret denied {host} ({}): {message}", denial.reason);
-        io.write_all(b"SSH-2.0-egret\r\n").await?;
-        io.write_all(&ssh_disconnect(&text)).await?;
+        io.write_all(&said).await?;
         io.flush().await?;
-        // Closing with unread bytes would reset the connection and lose the message.
-        let mut rest = Vec::new();
         io.shutdown().await?;
-        (&mut io).take(64 * 1024).read_to_end(&mut rest).await
+        (&mut io).take(64 * 1024).read_to_end(&mut Vec::new()).await
     };
     let _ = tokio::time::timeout(PATIENCE, telling).await;
 }
 
-/// An unencrypted binary packet (RFC 4253 section 6) with SSH_MSG_DISCONNECT (section 11.1).
-fn ssh_disconnect(text: &str) -> Vec<u8> {
-    const SSH_MSG_DISCONNECT: u8 = 1;
-    const HOST_NOT_ALLOWED_TO_CONNECT: u32 = 1;
-    let text = &text.as_bytes()[..text.len().min(1024)];
-    let mut payload = vec![SSH_MSG_DISCONNECT];
-    payload.extend_from_slice(&HOST_NOT_ALLOWED_TO_CONNECT.to_be_bytes());
-    payload.extend_from_slice(&u32::try_from(text.len()).unwrap_or(0).to_be_bytes());
-    payload.extend_from_slice(text);
-    payload.extend_from_slice(&0u32.to_be_bytes()); // no language tag
-    // Length, padding length, payload and padding together are a multiple of 8; padding is >= 4.
-    let padding = 4 + (8 - (5 + payload.len() + 4) % 8) % 8;
-    let length = u32::try_from(1 + payload.len() + padding).unwrap_or(0);
-    let mut packet = length.to_be_bytes().to_vec();
-    packet.push(u8::try_from(padding).unwrap_or(4));
-    packet.extend_from_slice(&payload);
-    packet.resize(packet.len() + padding, 0);
-    packet
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ssh_packets_are_framed() {
-        for n in 0..40 {
-            let packet = ssh_disconnect(&"x".repeat(n));
-            assert_eq!(packet.len() % 8, 0, "{n}");
-            let length = u32::from_be_bytes(packet[..4].try_into().unwrap()) as usize;
-            assert_eq!(length + 4, packet.len());
-            assert!((4..=255).contains(&packet[4]) && packet[5] == 1);
+/// The client may ask for encryption first, for each kind that it knows; an error is shown only
+/// in answer to the message that begins a session.
+async fn tell_postgres<IO>(mut io: Rewind<IO>, text: &str)
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let asked = async {
+        for _ in 0..3 {
+            let mut first = [0; 8];
+            io.read_exact(&mut first).await?;
+            if words::reads_as_postgres(&first) != Some(Postgres::Encryption) {
+                break;
+            }
+            io.write_all(b"N").await?;
+            io.flush().await?;
         }
+        std::io::Result::Ok(())
+    };
+    if tokio::time::timeout(PATIENCE, asked).await.is_ok_and(|asked| asked.is_ok()) {
+        tell(io, words::postgres(text)).await;
     }
 }

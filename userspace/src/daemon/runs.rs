@@ -21,7 +21,7 @@ use crate::contain::user::{self, Target};
 use crate::contain::{Plan, Spec, Terminals, launch_for};
 use crate::control::peer::Peer;
 use crate::control::wire::{Answer, Run};
-use crate::dns::pool::{LOCAL_V4, LOCAL_V6};
+use crate::dns::resolv_conf;
 use crate::identify::SessionId;
 use crate::inject::CredentialSet;
 use crate::intercept::wire::{Note, NoteKind, Order};
@@ -171,10 +171,7 @@ impl Governor {
         plan.cwd = run.cwd;
         plan.env = run.env;
         plan.trust = self.supervisor.trust().clone();
-        plan.resolv_conf = Some(format!(
-            "# Answered by egret; nothing asked here leaves this machine.\n\
-             nameserver {LOCAL_V4}\nnameserver {LOCAL_V6}\n"
-        ));
+        plan.resolv_conf = Some(resolv_conf());
         plan.covered =
             vec![self.state.clone(), crate::config::DEFAULT_STATE.into(), self.run.clone()];
         plan.covered.extend(run.covered);

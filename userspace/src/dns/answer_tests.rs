@@ -162,6 +162,72 @@ fn odd_names_are_canonical_or_do_not_exist() {
 }
 
 #[test]
+fn the_longest_names_have_addresses_and_lead_back() {
+    let (l63, l56) = ("a".repeat(63), "b".repeat(56));
+    let longest = format!("{l63}.{l63}.{l63}.{l56}.test");
+    assert_eq!(longest.len(), 253);
+    let labels = |text: &str| Name::from_labels(text.split('.').map(str::as_bytes)).unwrap();
+    for text in [format!("{l63}.test"), longest.clone()] {
+        let names = Names::new();
+        let (a, o) = run(&names, &ask(&labels(&text), RecordType::A), UnmatchedNames::Synthesize);
+        assert_eq!(o.host.as_ref().map(HostName::as_str), Some(&*text));
+        let reverse = Name::from(addresses(&a)[0]);
+        let (ptr, _) = run(&names, &ask(&reverse, RecordType::PTR), UnmatchedNames::Synthesize);
+        assert_eq!(ptr.answers[0].data.to_string(), format!("{text}."));
+        let (none, _) = run(&names, &ask(&labels(&text), RecordType::A), UnmatchedNames::Nxdomain);
+        assert_eq!(none.response_code, ResponseCode::NXDomain, "control: the policy's word");
+    }
+    // The wire knows nothing longer: 64 is no length of a label, and 255 bytes are the most.
+    let mut long = ask(&name("x.test."), RecordType::A).to_vec().unwrap();
+    long.splice(12..13, [&[64][..], &[b'a'; 63]].concat());
+    let refused = |bytes: &[u8]| {
+        let names = Names::new();
+        let got = answer(bytes, Transport::Tcp, &names, &|_| true, UnmatchedNames::Synthesize);
+        assert!(names.is_empty());
+        (Message::from_vec(&got.bytes.unwrap()).unwrap().response_code, got.outcome.reason)
+    };
+    let malformed = (ResponseCode::FormErr, Some(Reason::MalformedDns));
+    assert_eq!(refused(&long), malformed);
+    let whole = ask(&labels(&longest), RecordType::A).to_vec().unwrap();
+    let mut longer = whole.clone();
+    longer.splice(12..12, [1, b'x']); // 254 bytes as text
+    assert_eq!(refused(&longer), malformed);
+}
+
+#[test]
+fn internationalised_names_are_asked_for_in_their_ascii_form() {
+    // A policy may be written in either form; see `HostPattern`. Only one is on the wire.
+    let pattern = crate::policy::HostPattern::parse("*.b\u{fc}cher.example").unwrap();
+    let allowed = |h: &HostName| pattern.matches_name(h);
+    for (labels, exists) in [
+        (&[&b"api"[..], b"xn--bcher-kva", b"example"][..], true),
+        (&[b"API", b"XN--BCHER-KVA", b"example"], true),
+        (&[b"api", b"b\xc3\xbccher", b"example"], false),
+        (&[b"api", b"b\xfccher", b"example"], false),
+        (&[b"api", b"bucher", b"example"], false),
+    ] {
+        let query = ask(&Name::from_labels(labels.iter().copied()).unwrap(), RecordType::A);
+        let bytes = query.to_vec().unwrap();
+        let names = Names::new();
+        let got = answer(&bytes, Transport::Udp, &names, &allowed, UnmatchedNames::Nxdomain);
+        let m = Message::from_vec(&got.bytes.unwrap()).unwrap();
+        assert_eq!(m.response_code == ResponseCode::NoError, exists, "{labels:?}");
+        assert_eq!(names.len(), usize::from(exists), "{labels:?}");
+    }
+}
+
+/// An address is the answer itself, never a chain that leads to it.
+#[test]
+fn no_answer_has_an_alias() {
+    for qtype in [RecordType::A, RecordType::AAAA, RecordType::CNAME, RecordType::ANY] {
+        let (m, _) = synthesize(&Names::new(), "www.x.allowed.example.", qtype);
+        assert!(m.answers.iter().all(|r| r.data.ip_addr().is_some()), "{qtype}");
+        assert!(m.answers.iter().all(|r| r.name == m.queries[0].name().clone()), "{qtype}");
+        assert!(m.additionals.is_empty());
+    }
+}
+
+#[test]
 fn names_that_must_not_exist_do_not_even_when_allowed() {
     let all = |_: &HostName| true;
     for (text, exists) in [

@@ -15,3 +15,15 @@ pub use answer::{Answer, Answered, DnsOutcome, Transport, answer};
 pub use pool::{AssignError, Keep, Names, Pair, Standing, is_synthetic};
 pub use record::{DnsRecord, Recorder, Sink};
 pub use serve::{Handler, NameView, Server, serve};
+
+use pool::{LOCAL_V4, LOCAL_V6};
+
+/// What stands in /etc/resolv.conf of an agent with files of its own. With `ndots:0` every name is
+/// asked for as it is: the C library would otherwise ask for `db` as `db.corp.example` first, where
+/// that is the domain in the host's own name. (`search .` would say it too; musl fails on it.)
+pub fn resolv_conf() -> String {
+    format!(
+        "# Answered by egret; nothing asked here leaves this machine.\n\
+         nameserver {LOCAL_V4}\nnameserver {LOCAL_V6}\noptions ndots:0\n"
+    )
+}

@@ -11,15 +11,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::address::{self, Special};
-use super::resolve::Resolver;
+use super::race::{self, Unreached};
+use super::resolve::{ResolveError, Resolver};
 use crate::outcome::Reason;
 use crate::policy::{Host, HostName, Permit, UpstreamSettings};
 
 /// The addresses of a name, or why there are none.
-pub type Resolving<'a> = Pin<Box<dyn Future<Output = Result<Vec<IpAddr>, Reason>> + Send + 'a>>;
+pub type Resolving<'a> =
+    Pin<Box<dyn Future<Output = Result<Vec<IpAddr>, ResolveError>> + Send + 'a>>;
 
 /// How upstream names become addresses.
 pub trait Resolve: Send + Sync {
@@ -28,48 +30,45 @@ pub trait Resolve: Send + Sync {
 
 impl Resolve for Resolver {
     fn resolve<'a>(&'a self, name: &'a HostName) -> Resolving<'a> {
-        Box::pin(async move {
-            Resolver::resolve(self, name).await.map_err(|error| {
-                tracing::debug!("{error}");
-                error.reason()
-            })
-        })
+        Box::pin(Resolver::resolve(self, name))
     }
 }
 
 /// How long dialling may take.
 #[derive(Clone, Copy, Debug)]
 pub struct DialLimits {
-    /// All addresses of a name together.
+    /// Resolving the name and trying all its addresses, together, where `[upstream]
+    /// connect_timeout` does not say.
     pub total: Duration,
-    /// One address, while others are left to try.
-    pub each: Duration,
+    /// How long one address may be silent before the next is tried beside it.
+    pub stagger: Duration,
 }
 
 impl Default for DialLimits {
     fn default() -> Self {
-        Self { total: Duration::from_secs(15), each: Duration::from_secs(3) }
+        Self { total: Duration::from_secs(15), stagger: race::STAGGER }
     }
 }
 
-/// Why there is no connection.
+/// Why there is no connection. The texts are for the agent too: they name no address.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
-    #[error("the name does not resolve")]
-    Name(Reason),
-    #[error("the name resolves to {0} only")]
+    #[error("the upstream's name does not resolve: {}", .0.why())]
+    Name(ResolveError),
+    #[error("the upstream's name resolves to {0} only")]
     Special(Special),
-    #[error("none of its addresses could be reached")]
-    Connect(#[source] std::io::Error),
-    #[error("none of its addresses answered in time")]
+    #[error("{0}")]
+    Connect(Unreached),
+    #[error("the upstream's name did not resolve in time")]
     Timeout,
 }
 
 impl DialError {
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Name(reason) => *reason,
+            Self::Name(error) => error.reason(),
             Self::Special(_) => Reason::UpstreamPrivate,
+            Self::Connect(unreached) if unreached.is_silence() => Reason::UpstreamTimeout,
             Self::Connect(_) => Reason::UpstreamConnect,
             Self::Timeout => Reason::UpstreamTimeout,
         }
@@ -100,11 +99,11 @@ impl Dialer {
         permit: &Permit,
         settings: &UpstreamSettings,
     ) -> Result<TcpStream, DialError> {
-        let dialling = async {
-            let addresses = self.addresses(permit, settings).await?;
-            self.first_to_answer(&addresses).await
-        };
-        timeout(self.limits.total, dialling).await.unwrap_or(Err(DialError::Timeout))
+        let until = Instant::now() + settings.times.connect.unwrap_or(self.limits.total);
+        let resolving = timeout_at(until, self.addresses(permit, settings));
+        let addresses = resolving.await.unwrap_or(Err(DialError::Timeout))?;
+        let turns = race::in_turns(&addresses);
+        race::first(&turns, self.limits.stagger, until, connect).await.map_err(DialError::Connect)
     }
 
     /// Where the permit leads, checked.
@@ -122,25 +121,18 @@ impl Dialer {
             Host::Name(name) => match settings.resolve.get(name) {
                 Some(to) => Ok(vec![to.socket(port)]), // the operator's own word
                 None => {
-                    let found = self.resolver.resolve(name).await.map_err(DialError::Name)?;
+                    let resolved = self.resolver.resolve(name).await;
+                    let found = resolved.map_err(|error| {
+                        tracing::debug!("{error}");
+                        DialError::Name(error)
+                    })?;
+                    if found.is_empty() {
+                        return Err(DialError::Name(ResolveError::NotFound(name.clone())));
+                    }
                     checked(found, port, settings)
                 }
             },
         }
-    }
-
-    /// The first address that answers, in the resolver's order.
-    async fn first_to_answer(&self, addresses: &[SocketAddr]) -> Result<TcpStream, DialError> {
-        let mut last = DialError::Name(Reason::UpstreamName);
-        for (i, address) in addresses.iter().enumerate() {
-            let limit = if i + 1 < addresses.len() { self.limits.each } else { self.limits.total };
-            match timeout(limit, connect(*address)).await {
-                Ok(Ok(stream)) => return Ok(stream),
-                Ok(Err(error)) => last = DialError::Connect(error),
-                Err(_) => last = DialError::Timeout,
-            }
-        }
-        Err(last)
     }
 }
 
@@ -160,7 +152,6 @@ fn checked(
     }
     match refused {
         Some(special) if kept.is_empty() => Err(DialError::Special(special)),
-        _ if kept.is_empty() => Err(DialError::Name(Reason::UpstreamName)),
         _ => Ok(kept),
     }
 }
@@ -187,7 +178,6 @@ mod tests {
             let got = checked(ips(&[special]), 443, &settings);
             assert!(matches!(got, Err(DialError::Special(_))), "{special}");
         }
-        assert!(matches!(checked(vec![], 443, &settings), Err(DialError::Name(_))));
         settings.private = vec!["10.0.0.0/8".parse().unwrap()];
         assert!(checked(ips(&["10.0.0.1"]), 443, &settings).is_ok());
     }

@@ -1,6 +1,7 @@
 //! One request over a leased connection: written as the upstream expects it, retried only when
 //! nothing of it was sent, never redirected.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use http::header::{COOKIE, HOST};
@@ -8,22 +9,23 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version};
 use hyper::body::Incoming;
 
-use super::pool::{ConnectError, Connector, Lease, Shelf};
-use crate::http::upload::Upload;
+use super::cause::NoAnswer;
+use super::pool::{ConnectError, Connector, Lease, Shelf, Wanted};
+use crate::http::upload::{Upload, UploadState};
 use crate::outcome::Reason;
-use crate::policy::{Permit, Protocol, UpstreamSettings};
-use crate::tls::upstream::Offer;
+use crate::policy::Protocol;
 
 /// Everything that leads to the upstream.
 pub struct Route<'a> {
     pub connector: &'a Connector,
     pub shelf: &'a Shelf,
-    pub settings: &'a UpstreamSettings,
-    pub permit: &'a Permit,
-    pub offer: Offer,
+    pub wanted: Wanted<'a>,
     /// The authority as the agent wrote it; policy decided on the same host and port.
     pub authority: &'a str,
-    /// From the end of the request's head to the head of the answer.
+    /// What has gone up of the request's body.
+    pub upload: &'a UploadState,
+    /// From the last byte that went up to the head of the answer, where `[upstream]
+    /// answer_timeout` does not say.
     pub patience: Duration,
 }
 
@@ -35,8 +37,8 @@ const TRIES: usize = 4;
 pub enum SendError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    #[error("the exchange with the upstream failed")]
-    Http(#[source] hyper::Error),
+    #[error(transparent)]
+    Http(#[from] NoAnswer),
     #[error("the upstream did not answer in time")]
     Timeout,
     #[error("the request cannot be written for the upstream")]
@@ -47,8 +49,7 @@ impl SendError {
     pub fn reason(&self) -> Reason {
         match self {
             Self::Connect(e) => e.reason(),
-            Self::Http(e) if e.is_parse() => Reason::UpstreamProtocol,
-            Self::Http(_) => Reason::UpstreamConnect,
+            Self::Http(e) => e.reason(),
             Self::Timeout => Reason::UpstreamTimeout,
             Self::Unwritable => Reason::Internal,
         }
@@ -64,20 +65,38 @@ pub async fn send(
     let mut tries = 0;
     loop {
         tries += 1;
-        let mut lease =
-            route.shelf.lease(route.connector, route.permit, route.offer, route.settings).await?;
+        let mut lease = route.shelf.lease(route.connector, route.wanted).await?;
         address(&mut request, &lease, route, &target)?;
-        let sending = tokio::time::timeout(route.patience, lease.send(request));
-        match sending.await {
-            Ok(Ok(response)) => return Ok((response, lease)),
-            Ok(Err(mut error)) => match error.take_message() {
+        match in_time(route, lease.send(request)).await {
+            Some(Ok(response)) => return Ok((response, lease)),
+            Some(Err(mut error)) => match error.take_message() {
                 // A pooled connection that the upstream had closed: nothing of it was sent.
                 Some(unsent) if lease.reused && tries < TRIES => request = unsent,
-                _ => return Err(SendError::Http(error.into_error())),
+                _ => return Err(NoAnswer::of(error.into_error()).into()),
             },
-            Err(_) => return Err(SendError::Timeout),
+            None => {
+                lease.abandon();
+                return Err(SendError::Timeout);
+            }
         }
     }
+}
+
+/// What `sending` comes to; `None` when the patience is over and nothing of the request has gone
+/// up meanwhile (looked at four times in it). A long upload is no reason to give up.
+async fn in_time<T>(route: &Route<'_>, sending: impl Future<Output = T>) -> Option<T> {
+    let patience = route.wanted.settings.times.answer.unwrap_or(route.patience);
+    let mut sending = pin!(sending);
+    let (mut before, mut quiet) = (route.upload.bytes(), 0);
+    while quiet < 4 {
+        if let Ok(sent) = tokio::time::timeout(patience / 4, &mut sending).await {
+            return Some(sent);
+        }
+        let now = route.upload.bytes();
+        quiet = if now == before { quiet + 1 } else { 0 };
+        before = now;
+    }
+    None
 }
 
 /// Writes target and authority in the form of the connection's protocol. Path and query are the
@@ -91,7 +110,7 @@ fn address(
     let mut parts = http::uri::Parts::default();
     parts.path_and_query = Some(target.clone());
     if lease.is_h2() {
-        let tls = route.permit.protocol() == Protocol::Https;
+        let tls = route.wanted.permit.protocol() == Protocol::Https;
         parts.scheme = Some(if tls { Scheme::HTTPS } else { Scheme::HTTP });
         parts.authority =
             Some(Authority::try_from(route.authority).map_err(|_| SendError::Unwritable)?);

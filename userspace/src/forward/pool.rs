@@ -1,7 +1,9 @@
-//! Upstream connections that are ready for another request, kept apart per agent.
+//! Upstream connections that are ready for another request, kept apart per agent and credentials.
 //!
 //! HTTP/2 connections are shared by concurrent requests; HTTP/1 connections wait in a list. What
 //! one agent opened is never used for another: connections live in the agent's own [`Shelf`].
+//! Within it, requests that carry other credentials use other connections, because some servers
+//! take whoever authenticated first for the sender of all that follows (NTLM, Negotiate).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +19,8 @@ use super::dial::{DialError, Dialer};
 use crate::http::upload::Upload;
 use crate::outcome::Reason;
 use crate::policy::{Host, Permit, Protocol, UpstreamSettings};
-use crate::tls::upstream::{Offer, UpstreamTls, UpstreamTlsError};
+use crate::tls::cause;
+use crate::tls::upstream::{Offer, Sessions, UpstreamTls, UpstreamTlsError};
 
 /// A connection that has waited longer is not used again: the upstream may be closing it.
 const IDLE: Duration = Duration::from_secs(30);
@@ -29,6 +32,15 @@ const WAITING: usize = 32;
 const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
 
+/// Bytes of the head of an answer over HTTP/2, as for an agent's request. HTTP/1 has hyper's own
+/// limit of about 400 KiB.
+const ANSWER_HEAD: u32 = 64 << 10;
+
+/// Requests on one HTTP/2 connection, after which a new one is made and the old one ends with what
+/// it has. Servers end connections after a number of requests too (nginx after 1000), and some
+/// leave what is on its way then unanswered; nothing of that may be sent again.
+const REQUESTS: usize = 500;
+
 /// What makes one upstream connection unlike another, within one agent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
@@ -36,19 +48,33 @@ struct Key {
     port: u16,
     tls: bool,
     offer: Offer,
+    credentials: Attached,
 }
 
-/// The connections of one agent under one policy. A reloaded policy gets a new shelf, because its
-/// upstream settings may differ.
+/// The names of the credentials that a request carries, in order.
+type Attached = Vec<Arc<str>>;
+
+/// The connections of one agent under one policy, and the TLS sessions that they may resume. A
+/// reloaded policy gets a new shelf, because its upstream settings may differ.
 #[derive(Debug, Default)]
-pub struct Shelf(Mutex<HashMap<Key, Arc<Slot>>>);
+pub struct Shelf {
+    slots: Mutex<HashMap<Key, Arc<Slot>>>,
+    sessions: Mutex<HashMap<(Attached, Offer), Sessions>>,
+}
 
 #[derive(Debug, Default)]
 struct Slot {
-    shared: Mutex<Option<http2::SendRequest<Upload>>>,
+    shared: Mutex<Option<Shared>>,
     waiting: Mutex<Vec<(http1::SendRequest<Upload>, Instant)>>,
     /// Held while a connection is made that may turn out to be shareable.
     connecting: tokio::sync::Mutex<()>,
+}
+
+/// An HTTP/2 connection, and the requests that it may still get.
+#[derive(Debug)]
+struct Shared {
+    sender: http2::SendRequest<Upload>,
+    left: usize,
 }
 
 /// Why there is no connection.
@@ -61,7 +87,7 @@ pub enum ConnectError {
     #[error("the TLS handshake with the upstream took too long")]
     Timeout,
     #[error("the upstream does not speak HTTP")]
-    Http(#[source] hyper::Error),
+    Http(hyper::Error),
 }
 
 impl ConnectError {
@@ -80,7 +106,7 @@ impl ConnectError {
 pub struct Connector {
     pub dialer: Dialer,
     pub tls: UpstreamTls,
-    /// For the TLS handshake.
+    /// For the TLS handshake, where `[upstream] tls_timeout` does not say.
     pub handshake: Duration,
 }
 
@@ -97,45 +123,59 @@ pub struct Lease {
     pub reused: bool,
 }
 
+/// Which connection a request needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    pub permit: &'a Permit,
+    pub offer: Offer,
+    pub settings: &'a UpstreamSettings,
+    /// The credentials that are in the request.
+    pub attached: &'a [Arc<str>],
+}
+
 impl Shelf {
     /// A connection for the permit: one that is there, or a new one, dialled and verified.
     pub async fn lease(
         &self,
         connector: &Connector,
-        permit: &Permit,
-        offer: Offer,
-        settings: &UpstreamSettings,
+        wanted: Wanted<'_>,
     ) -> Result<Lease, ConnectError> {
-        let slot = self.slot(permit, offer);
+        let (slot, sessions) = self.slot(wanted);
         if let Some(lease) = slot.ready() {
             return Ok(lease);
         }
-        if offer == Offer::H1 {
-            return slot.connect(connector, permit, offer, settings).await;
+        if wanted.offer == Offer::H1 {
+            return slot.connect(connector, wanted, &sessions).await;
         }
         let _one_at_a_time = slot.connecting.lock().await;
         match slot.ready() {
             Some(lease) => Ok(lease),
-            None => slot.connect(connector, permit, offer, settings).await,
+            None => slot.connect(connector, wanted, &sessions).await,
         }
     }
 
-    fn slot(&self, permit: &Permit, offer: Offer) -> Arc<Slot> {
+    fn slot(&self, wanted: Wanted<'_>) -> (Arc<Slot>, Sessions) {
+        let Wanted { permit, offer, attached, .. } = wanted;
+        let mut credentials = attached.to_vec();
+        credentials.sort_unstable();
+        let sessions =
+            lock(&self.sessions).entry((credentials.clone(), offer)).or_default().clone();
         let key = Key {
             host: permit.host().clone(),
             port: permit.port(),
             tls: permit.protocol() == Protocol::Https,
             offer,
+            credentials,
         };
-        Arc::clone(lock(&self.0).entry(key).or_default())
+        (Arc::clone(lock(&self.slots).entry(key).or_default()), sessions)
     }
 
     /// Closes what has waited too long.
     pub fn sweep(&self) {
-        lock(&self.0).retain(|_, slot| {
+        lock(&self.slots).retain(|_, slot| {
             let mut waiting = lock(&slot.waiting);
             waiting.retain(|(sender, since)| !sender.is_closed() && since.elapsed() < IDLE);
-            let shared = lock(&slot.shared).as_ref().is_some_and(|s| !s.is_closed());
+            let shared = lock(&slot.shared).as_ref().is_some_and(|s| !s.sender.is_closed());
             shared || !waiting.is_empty() || Arc::strong_count(slot) > 1
         });
     }
@@ -147,8 +187,9 @@ impl Slot {
         let lease = |sender| Lease { sender, slot: Arc::clone(self), reused: true };
         {
             let mut shared = lock(&self.shared);
-            match shared.as_ref() {
-                Some(sender) if !sender.is_closed() => {
+            match shared.as_mut() {
+                Some(Shared { sender, left }) if *left > 0 && !sender.is_closed() => {
+                    *left -= 1;
                     return Some(lease(Sender::H2(sender.clone())));
                 }
                 Some(_) => *shared = None,
@@ -165,14 +206,15 @@ impl Slot {
     async fn connect(
         self: &Arc<Self>,
         connector: &Connector,
-        permit: &Permit,
-        offer: Offer,
-        settings: &UpstreamSettings,
+        wanted: Wanted<'_>,
+        sessions: &Sessions,
     ) -> Result<Lease, ConnectError> {
+        let Wanted { permit, offer, settings, .. } = wanted;
         let stream = connector.dialer.dial(permit, settings).await?;
         let sender = if permit.protocol() == Protocol::Https {
-            let handshake = connector.tls.connect(stream, permit.host(), offer, settings);
-            let stream = tokio::time::timeout(connector.handshake, handshake)
+            let handshake = connector.tls.connect(stream, permit.host(), offer, settings, sessions);
+            let limit = settings.times.tls.unwrap_or(connector.handshake);
+            let stream = tokio::time::timeout(limit, handshake)
                 .await
                 .map_err(|_| ConnectError::Timeout)??;
             let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
@@ -193,11 +235,12 @@ impl Slot {
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(ANSWER_HEAD)
             .handshake(TokioIo::new(io))
             .await
-            .map_err(ConnectError::Http)?;
+            .map_err(no_http)?;
         tokio::spawn(connection);
-        *lock(&self.shared) = Some(sender.clone());
+        *lock(&self.shared) = Some(Shared { sender: sender.clone(), left: REQUESTS - 1 });
         Ok(Sender::H2(sender))
     }
 }
@@ -207,9 +250,13 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (sender, connection) =
-        http1::Builder::new().handshake(TokioIo::new(io)).await.map_err(ConnectError::Http)?;
+        http1::Builder::new().handshake(TokioIo::new(io)).await.map_err(no_http)?;
     tokio::spawn(connection.with_upgrades());
     Ok(Sender::H1(sender))
+}
+
+fn no_http(error: hyper::Error) -> ConnectError {
+    cause::beneath(&error).map_or(ConnectError::Http(error), ConnectError::Tls)
 }
 
 impl Lease {
@@ -226,6 +273,14 @@ impl Lease {
         match &mut self.sender {
             Sender::H1(sender) => sender.try_send_request(request).await,
             Sender::H2(sender) => sender.try_send_request(request).await,
+        }
+    }
+
+    /// Nothing was heard over the connection for too long: it may be dead, so no other request may
+    /// follow on it. Those that are under way are not disturbed.
+    pub fn abandon(self) {
+        if self.is_h2() {
+            *lock(&self.slot.shared) = None;
         }
     }
 

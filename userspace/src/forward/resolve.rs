@@ -53,7 +53,10 @@ pub enum ResolveError {
     /// No server answered in time.
     #[error("no name server answered for `{0}` in time")]
     Timeout(HostName),
-    /// The servers failed or could not be reached.
+    /// No server could be reached.
+    #[error("no name server could be reached for `{host}`: {why}")]
+    Unreachable { host: HostName, why: String },
+    /// The servers failed.
     #[error("resolving `{host}` failed: {why}")]
     Failed { host: HostName, why: String },
 }
@@ -63,7 +66,21 @@ impl ResolveError {
     pub fn reason(&self) -> Reason {
         match self {
             Self::Timeout(_) => Reason::UpstreamTimeout,
-            Self::Config { .. } | Self::NotFound(_) | Self::Failed { .. } => Reason::UpstreamName,
+            Self::Config { .. }
+            | Self::NotFound(_)
+            | Self::Unreachable { .. }
+            | Self::Failed { .. } => Reason::UpstreamName,
+        }
+    }
+
+    /// The same in one clause for an agent, without the name servers and files of the host.
+    pub fn why(&self) -> &'static str {
+        match self {
+            Self::Config { .. } => "egret has no name server to ask",
+            Self::NotFound(_) => "there is no such name, or no address for it",
+            Self::Timeout(_) => "no name server answered in time",
+            Self::Unreachable { .. } => "no name server could be reached",
+            Self::Failed { .. } => "the name servers failed to answer",
         }
     }
 }
@@ -221,10 +238,12 @@ async fn one_family(dns: &TokioResolver, name: &Name, qtype: RecordType) -> Foun
 }
 
 fn explain(host: &HostName, error: &NetError) -> ResolveError {
-    if matches!(error, NetError::Timeout) {
-        ResolveError::Timeout(host.clone())
-    } else {
-        failed(host, error)
+    match error {
+        NetError::Timeout => ResolveError::Timeout(host.clone()),
+        NetError::Io(_) | NetError::NoConnections => {
+            ResolveError::Unreachable { host: host.clone(), why: error.to_string() }
+        }
+        _ => failed(host, error),
     }
 }
 

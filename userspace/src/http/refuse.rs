@@ -32,9 +32,39 @@ pub struct Refusal<'a> {
     pub message: Option<&'a str>,
 }
 
+/// Who reads a refusal. Only its form depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// A gRPC client: by the type of its body.
+    Grpc,
+    /// git shows what a server says only when it is plain text.
+    Git,
+    /// OpenAI's SDKs show only an error's `message`.
+    OpenAi,
+    Other,
+}
+
+impl Audience {
+    /// Who sent a request with these headers.
+    pub fn of(request: &HeaderMap) -> Self {
+        let begins = |name, with: &[u8]| {
+            request.get(name).is_some_and(|v: &HeaderValue| v.as_bytes().starts_with(with))
+        };
+        if begins(CONTENT_TYPE, b"application/grpc") {
+            Self::Grpc
+        } else if begins(USER_AGENT, b"git/") {
+            Self::Git
+        } else if begins(USER_AGENT, b"OpenAI/") {
+            Self::OpenAi
+        } else {
+            Self::Other
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct Text<'a> {
-    error: &'static str,
+    error: serde_json::Value,
     reason: &'static str,
     layer: &'static str,
     host: Option<String>,
@@ -47,17 +77,13 @@ struct Text<'a> {
 }
 
 impl Refusal<'_> {
-    /// The answer. `request` holds the headers of the request that is refused.
-    pub fn response(&self, request: &HeaderMap, version: Version) -> Response<Body> {
-        let grpc = request
-            .get(CONTENT_TYPE)
-            .is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
-        // git shows what a server says only when it is plain text.
-        let git = request.get(USER_AGENT).is_some_and(|a| a.as_bytes().starts_with(b"git/"));
-        let mut response = match (grpc, git) {
-            (true, _) => self.grpc(),
-            (false, true) => self.plain(),
-            (false, false) => self.json(),
+    /// The answer, as its audience shows it best.
+    pub fn response(&self, audience: Audience, version: Version) -> Response<Body> {
+        let mut response = match audience {
+            Audience::Grpc => self.grpc(),
+            Audience::Git => self.plain(),
+            Audience::OpenAi => self.json(Some(self.line())),
+            Audience::Other => self.json(None),
         };
         // Many clients show nothing of a refusal but its first line.
         if let Ok(phrase) = ReasonPhrase::try_from(format!("Denied by egret ({})", self.reason)) {
@@ -82,9 +108,20 @@ impl Refusal<'_> {
         self.message.unwrap_or(self.reason.meaning())
     }
 
-    fn json(&self) -> Response<Body> {
+    fn line(&self) -> String {
+        format!("egress denied ({}): {}", self.reason, self.message())
+    }
+
+    /// `line`: the error is an object that has it as its message.
+    fn json(&self, line: Option<String>) -> Response<Body> {
+        let kind = "egress_denied";
         let text = Text {
-            error: "egress_denied",
+            error: match line {
+                None => kind.into(),
+                Some(line) => serde_json::json!({
+                    "message": line, "type": kind, "code": self.reason.as_str(),
+                }),
+            },
             reason: self.reason.as_str(),
             layer: self.layer.as_str(),
             host: self.host.map(ToString::to_string),
@@ -102,8 +139,7 @@ impl Refusal<'_> {
 
     /// What git prints behind `remote: `.
     fn plain(&self) -> Response<Body> {
-        let text = format!("egress denied ({}): {}\n", self.reason, self.message());
-        self.with_status("text/plain", text.into_bytes())
+        self.with_status("text/plain", format!("{}\n", self.line()).into_bytes())
     }
 
     fn with_status(&self, content_type: &'static str, bytes: Vec<u8>) -> Response<Body> {
@@ -120,9 +156,9 @@ impl Refusal<'_> {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(GRPC_STATUS, HeaderValue::from_static(grpc_status(self.reason)));
-        let text = format!("egress denied ({}): {}", self.reason, self.message());
         let encoded =
-            percent_encoding::utf8_percent_encode(&text, percent_encoding::CONTROLS).to_string();
+            percent_encoding::utf8_percent_encode(&self.line(), percent_encoding::CONTROLS)
+                .to_string();
         if let Ok(message) = HeaderValue::from_str(&encoded.replace('%', "%25")) {
             headers.insert(GRPC_MESSAGE, message);
         }
@@ -205,7 +241,7 @@ mod tests {
     #[tokio::test]
     async fn json_says_what_and_what_next() {
         let (method, host) = (Method::POST, Host::Ip([192, 0, 2, 1].into()));
-        let answer = refusal(&method, &host).response(&HeaderMap::new(), Version::HTTP_11);
+        let answer = refusal(&method, &host).response(Audience::Other, Version::HTTP_11);
         assert_eq!(answer.status(), 403);
         assert_eq!(answer.headers()[X_EGRET], "denied; reason=no_rule");
         let bytes = answer.into_body().collect().await.unwrap().to_bytes();
@@ -219,15 +255,29 @@ mod tests {
     #[tokio::test]
     async fn clients_that_show_little_show_the_reason() {
         let (method, host) = (Method::GET, Host::Ip([192, 0, 2, 1].into()));
-        let mut request = HeaderMap::new();
-        let answer = refusal(&method, &host).response(&request, Version::HTTP_11);
-        let phrase = answer.extensions().get::<ReasonPhrase>().unwrap();
-        assert_eq!(phrase.as_bytes(), b"Denied by egret (no_rule)");
-        request.insert(USER_AGENT, HeaderValue::from_static("git/2.47.3"));
-        let answer = refusal(&method, &host).response(&request, Version::HTTP_11);
-        assert_eq!(answer.headers()[CONTENT_TYPE], "text/plain");
-        let bytes = answer.into_body().collect().await.unwrap().to_bytes();
-        assert_eq!(bytes, "egress denied (no_rule): no rule of the policy allows this\n");
+        for (agent, kind, text) in [
+            (
+                "git/2.47.3",
+                "text/plain",
+                "egress denied (no_rule): no rule of the policy allows this\n",
+            ),
+            (
+                "OpenAI/Python 3",
+                "application/json",
+                "{\"error\":{\"message\":\"egress denied (no_rule): no",
+            ),
+            ("curl/8", "application/json", "{\"error\":\"egress_denied\",\"reason\":\"no_rule\""),
+        ] {
+            let mut request = HeaderMap::new();
+            request.insert(USER_AGENT, HeaderValue::from_static(agent));
+            let audience = Audience::of(&request);
+            let answer = refusal(&method, &host).response(audience, Version::HTTP_11);
+            let phrase = answer.extensions().get::<ReasonPhrase>().unwrap();
+            assert_eq!(phrase.as_bytes(), b"Denied by egret (no_rule)");
+            assert_eq!(answer.headers()[CONTENT_TYPE], kind);
+            let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+            assert!(bytes.starts_with(text.as_bytes()), "{}", bytes.escape_ascii());
+        }
     }
 
     #[tokio::test]
@@ -235,7 +285,7 @@ mod tests {
         let (method, host) = (Method::POST, Host::Ip([192, 0, 2, 1].into()));
         let mut request = HeaderMap::new();
         request.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc+proto"));
-        let answer = refusal(&method, &host).response(&request, Version::HTTP_2);
+        let answer = refusal(&method, &host).response(Audience::of(&request), Version::HTTP_2);
         assert_eq!(answer.status(), 200);
         assert_eq!(answer.headers()[GRPC_STATUS], "7");
         assert!(answer.into_body().collect().await.unwrap().to_bytes().is_empty());
@@ -246,7 +296,7 @@ mod tests {
         let (method, host) = (Method::GET, Host::Ip([192, 0, 2, 1].into()));
         for reason in Reason::ALL {
             let answer = Refusal { reason: *reason, ..refusal(&method, &host) }
-                .response(&HeaderMap::new(), Version::HTTP_11);
+                .response(Audience::Other, Version::HTTP_11);
             assert_eq!(answer.status().as_u16(), reason.http_status(), "{reason}");
         }
     }

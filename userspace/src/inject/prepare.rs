@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use ::http::header::{self, HeaderName};
+use ::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use ::http::request::Parts;
 use ::http::uri::{PathAndQuery, Scheme};
 use ::http::{Method, Uri};
@@ -160,6 +160,11 @@ fn strip(
         Attach::Header { name, .. } => {
             parts.headers.remove(name);
             stripped.push(name.clone());
+            // SDKs of one API differ in the header that they use, and a server that finds two keys
+            // may believe the wrong one.
+            for other in bearing(&parts.headers, &credential.placeholder) {
+                parts.headers.remove(other);
+            }
             Ok(())
         }
         Attach::Query { name, .. } => match parts.uri.query() {
@@ -171,6 +176,16 @@ fn strip(
         },
         Attach::Swap(_) => Ok(()),
     }
+}
+
+/// The headers that are the placeholder, or a scheme and the placeholder.
+fn bearing(headers: &HeaderMap, placeholder: &str) -> Vec<HeaderName> {
+    let bears = |value: &HeaderValue| {
+        let scheme = value.as_bytes().strip_suffix(placeholder.as_bytes());
+        scheme.is_some_and(|s| s.is_empty() || s.ends_with(b" "))
+    };
+    let found = headers.iter().filter(|(_, value)| bears(value));
+    found.map(|(name, _)| name.clone()).collect()
 }
 
 /// Attaches the credential; false if there was no placeholder to swap.

@@ -5,6 +5,7 @@
 //! the beginning of a secret wait for what follows.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::http::header::{HeaderMap, HeaderValue};
 use bytes::Bytes;
@@ -16,6 +17,13 @@ use super::patterns::PatternSet;
 
 /// In a part of an answer, as little of a secret as this many bytes is masked at an edge.
 const EDGE: usize = 4;
+
+/// This much of the beginning of a secret is not let go before it is known to be none.
+const KEPT: usize = 8;
+
+/// After this time without a byte, fewer than [`KEPT`] are let go: in a protocol where sides take
+/// turns, nothing follows until they have arrived.
+pub(super) const SILENCE: Duration = Duration::from_millis(5);
 
 /// Knows every form of the secrets of one credential set.
 pub struct Scrubber {
@@ -92,6 +100,8 @@ pub struct ScrubStream {
     scrubber: Arc<Scrubber>,
     /// The end of what has come, not yet decided.
     held: Zeroizing<Vec<u8>>,
+    /// How many bytes at the start of `held` were let go all the same.
+    gone: usize,
     /// How many bytes at the start of `held` belong to a form that began before it.
     masked: usize,
     /// The stream is a part of something larger: its edges may hold parts of a secret.
@@ -106,6 +116,7 @@ impl ScrubStream {
         Self {
             scrubber,
             held: Zeroizing::default(),
+            gone: 0,
             masked: 0,
             part: false,
             started: false,
@@ -126,7 +137,26 @@ impl ScrubStream {
 
     /// How many bytes are held back.
     pub fn held(&self) -> usize {
-        self.held.len()
+        self.held.len() - self.gone
+    }
+
+    /// Whether bytes are held back that [`Self::let_go`] would return.
+    pub fn may_let_go(&self) -> bool {
+        self.held() > 0 && self.held.len() < KEPT
+    }
+
+    /// Nothing has followed for a while ([`SILENCE`]), and whoever reads may be waited for: lets a
+    /// few held bytes go. They are remembered, so if they were the beginning of a secret, the rest
+    /// of it is masked when it comes, and fewer than [`KEPT`] bytes of it were seen.
+    pub fn let_go(&mut self) -> Bytes {
+        if !self.may_let_go() {
+            return Bytes::new();
+        }
+        let mut out = self.held[self.gone..].to_vec();
+        let masked = self.masked.saturating_sub(self.gone).min(out.len());
+        out[..masked].fill(self.scrubber.mask);
+        self.gone = self.held.len();
+        out.into()
     }
 
     /// Takes the next bytes and returns those that are decided. Without a hit they are the same
@@ -150,13 +180,13 @@ impl ScrubStream {
     pub fn finish(&mut self) -> Bytes {
         let hay = self.join(Bytes::new());
         let undecided = if self.part { self.scrubber.forms.undecided(&hay) } else { 0 };
-        let len = hay.len();
         let out = self.emit(&hay, 0);
         if undecided < EDGE {
             return out;
         }
         let mut out = out.to_vec();
-        out[len - undecided..].fill(self.scrubber.mask);
+        let from = out.len().saturating_sub(undecided);
+        out[from..].fill(self.scrubber.mask);
         self.hits += 1;
         out.into()
     }
@@ -173,6 +203,7 @@ impl ScrubStream {
     /// Masks what is known in `hay`, holds its last `undecided` bytes back, returns the rest.
     fn emit(&mut self, hay: &Bytes, undecided: usize) -> Bytes {
         let end = hay.len() - undecided;
+        let from = std::mem::take(&mut self.gone).min(hay.len());
         let mut masked: Option<Vec<u8>> = None;
         // Everything before this is masked already.
         let mut covered = self.masked;
@@ -203,9 +234,11 @@ impl ScrubStream {
         self.started |= !hay.is_empty();
         self.masked = covered.saturating_sub(end);
         self.held.extend_from_slice(&hay[end..]);
+        self.gone = from.saturating_sub(end);
+        let from = from.min(end);
         match masked {
-            Some(out) => out.into(),
-            None => hay.slice(..end),
+            Some(out) => Bytes::from(out).slice(from..),
+            None => hay.slice(from..end),
         }
     }
 }

@@ -11,10 +11,11 @@ use ::http::{Method, StatusCode};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep};
 
 use super::coding::{Coded, Decoder};
 use super::error::BoxError;
-use super::scrub::{ScrubStream, Scrubber};
+use super::scrub::{SILENCE, ScrubStream, Scrubber};
 
 /// What scrubbing found; the counts grow while the body streams.
 #[derive(Clone, Debug, Default)]
@@ -87,6 +88,7 @@ impl Scrubber {
             stream: stream(Arc::clone(self)),
             head_hits: hits,
             decoder,
+            silence: None,
             trailers: None,
             state: State::Reading,
             report,
@@ -113,6 +115,8 @@ pin_project! {
         stream: ScrubStream,
         head_hits: u64,
         decoder: Option<Decoder>,
+        // Running while a few bytes wait for what follows.
+        silence: Option<Pin<Box<Sleep>>>,
         trailers: Option<Frame<Bytes>>,
         state: State,
         report: ScrubReport,
@@ -199,7 +203,17 @@ where
             }
             State::Done => return Poll::Ready(Ok(None)),
         }
-        let frame = match ready!(this.inner.poll_frame(cx)) {
+        let Poll::Ready(frame) = this.inner.poll_frame(cx) else {
+            if !this.stream.may_let_go() {
+                return Poll::Pending;
+            }
+            let silence = this.silence.get_or_insert_with(|| Box::pin(sleep(SILENCE)));
+            ready!(silence.as_mut().poll(cx));
+            *this.silence = None;
+            return Poll::Ready(Ok(Some(this.stream.let_go())));
+        };
+        *this.silence = None;
+        let frame = match frame {
             Some(frame) => frame.map_err(Into::into)?,
             None => {
                 end(this.state, this.decoder.as_ref());

@@ -1,27 +1,19 @@
 //! A connection that left HTTP (101), without secrets in what it brings back.
 //!
-//! What may be the beginning of a secret waits for what follows. In a protocol where sides take
-//! turns nothing may follow, so after a moment of silence a few bytes are let go: less than
-//! [`KEPT`] of a secret tell nobody anything.
+//! What may be the beginning of a secret waits for what follows; after a moment of silence a few
+//! bytes are let go ([`ScrubStream::let_go`]).
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-use super::scrub::{ScrubStream, Scrubber};
-
-/// This much of the beginning of a secret is not let go before it is known to be none.
-const KEPT: usize = 8;
-
-/// After this time without a byte, fewer than [`KEPT`] are let go.
-const SILENCE: Duration = Duration::from_millis(20);
+use super::scrub::{SILENCE, ScrubStream, Scrubber};
 
 /// Bytes read at once.
 const READ: usize = 16 * 1024;
@@ -91,12 +83,13 @@ impl<IO: AsyncRead + Unpin> AsyncRead for ScrubIo<IO> {
                     }
                 },
                 Poll::Pending => {
-                    if this.stream.held() == 0 || this.stream.held() >= KEPT {
+                    if !this.stream.may_let_go() {
                         return Poll::Pending;
                     }
                     let silence = this.silence.get_or_insert_with(|| Box::pin(sleep(SILENCE)));
                     ready!(silence.as_mut().poll(cx));
-                    this.finish();
+                    this.silence = None;
+                    this.clean = this.stream.let_go();
                 }
             }
         }

@@ -168,9 +168,16 @@ impl Swaps {
     /// One step through a body: `hay` is what was held back and what has come since; `last` says
     /// that nothing follows. Returns what may go on, and how many bytes at the end of `hay` to
     /// hold back.
-    pub(super) fn body_step(&self, hay: &[u8], last: bool) -> Result<Step, InjectError> {
+    /// The first `gone` bytes of `hay` were let go before: a placeholder that begins there can no
+    /// longer be swapped, but it is still seen.
+    pub(super) fn body_step(
+        &self,
+        hay: &[u8],
+        gone: usize,
+        last: bool,
+    ) -> Result<Step, InjectError> {
         let mut out: Option<Vec<u8>> = None;
-        let mut done = 0;
+        let mut done = gone;
         let mut decided = 0;
         for found in self.placeholders.matches(hay) {
             if found.start < decided {
@@ -178,21 +185,21 @@ impl Swaps {
             }
             match self.all.get(found.id) {
                 Some((credential, Meaning::Canary)) => return Err(canary(credential, Place::Body)),
-                Some((_, Meaning::Body(bytes))) => {
+                Some((_, Meaning::Body(bytes))) if found.start >= gone => {
                     let out = out.get_or_insert_default();
                     out.extend_from_slice(&hay[done..found.start]);
                     out.extend_from_slice(bytes);
                     done = found.end;
                     decided = found.end;
                 }
-                Some((_, Meaning::Bare)) | None => decided = found.end,
+                Some((_, Meaning::Bare | Meaning::Body(_))) | None => decided = found.end,
             }
         }
         let held = if last { 0 } else { self.placeholders.undecided(&hay[decided..]) };
         let end = hay.len() - held;
         Ok(match out {
             Some(mut out) => {
-                out.extend_from_slice(&hay[done..end]);
+                out.extend_from_slice(&hay[done.min(end)..end]);
                 Step::Changed { out, held }
             }
             None => Step::Same { held },

@@ -8,13 +8,15 @@ use ::http::header::HeaderName;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep};
 
 use super::error::{BoxError, InjectError};
+use super::scrub::SILENCE;
 use super::swap::{Place, Step, Swaps};
 
 pin_project! {
     /// See [`super::Injection::request_body`]. Holds back only bytes that may be the beginning of
-    /// a placeholder.
+    /// a placeholder, and those only until nothing has followed for a moment.
     pub struct RequestBody<B> {
         #[pin]
         inner: B,
@@ -22,6 +24,10 @@ pin_project! {
         refusal: Arc<OnceLock<InjectError>>,
         stripped: Vec<HeaderName>,
         held: Vec<u8>,
+        // How many bytes at the start of `held` were let go all the same.
+        gone: usize,
+        // Running while a few bytes wait for what follows.
+        silence: Option<Pin<Box<Sleep>>>,
         // Trailers that wait until the held bytes are out.
         trailers: Option<Frame<Bytes>>,
         done: bool,
@@ -35,7 +41,17 @@ impl<B> RequestBody<B> {
         refusal: Arc<OnceLock<InjectError>>,
         stripped: Vec<HeaderName>,
     ) -> Self {
-        Self { inner, swaps, refusal, stripped, held: Vec::new(), trailers: None, done: false }
+        Self {
+            inner,
+            swaps,
+            refusal,
+            stripped,
+            held: Vec::new(),
+            gone: 0,
+            silence: None,
+            trailers: None,
+            done: false,
+        }
     }
 }
 
@@ -72,13 +88,15 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.held.is_empty() && self.trailers.is_none() && (self.done || self.inner.is_end_stream())
+        self.held.len() == self.gone
+            && self.trailers.is_none()
+            && (self.done || self.inner.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.swaps {
             Some(swaps) if swaps.changes_body_length() => SizeHint::default(),
-            _ => super::scrub_body::plus(&self.inner.size_hint(), self.held.len()),
+            _ => super::scrub_body::plus(&self.inner.size_hint(), self.held.len() - self.gone),
         }
     }
 }
@@ -98,18 +116,32 @@ where
         if *this.done {
             return Poll::Ready(Ok(None));
         }
-        let frame = match ready!(this.inner.poll_frame(cx)) {
+        let Poll::Ready(frame) = this.inner.poll_frame(cx) else {
+            if this.held.len() == *this.gone {
+                return Poll::Pending;
+            }
+            // Whoever answers may wait for these bytes. What they begin is no secret, and the rest
+            // of it is still found.
+            let silence = this.silence.get_or_insert_with(|| Box::pin(sleep(SILENCE)));
+            ready!(silence.as_mut().poll(cx));
+            *this.silence = None;
+            let out = Bytes::copy_from_slice(&this.held[*this.gone..]);
+            *this.gone = this.held.len();
+            return Poll::Ready(Ok(Some(out)));
+        };
+        *this.silence = None;
+        let frame = match frame {
             Some(frame) => Some(frame.map_err(Into::into)?.into_data()),
             None => None,
         };
         if let Some(Ok(data)) = frame {
-            return Poll::Ready(step(swaps, this.held, data, false).map(Some));
+            return Poll::Ready(step(swaps, this.held, this.gone, data, false).map(Some));
         }
         if let Some(Err(trailers)) = frame {
             *this.trailers = clean_trailers(trailers, swaps, this.stripped)?;
         }
         *this.done = true;
-        Poll::Ready(step(swaps, this.held, Bytes::new(), true).map(Some))
+        Poll::Ready(step(swaps, this.held, this.gone, Bytes::new(), true).map(Some))
     }
 }
 
@@ -117,6 +149,7 @@ where
 fn step(
     swaps: Option<&Swaps>,
     held: &mut Vec<u8>,
+    gone: &mut usize,
     data: Bytes,
     last: bool,
 ) -> Result<Bytes, BoxError> {
@@ -128,17 +161,15 @@ fn step(
         joined.extend_from_slice(&data);
         Bytes::from(joined)
     };
-    Ok(match swaps.body_step(&hay, last)? {
-        Step::Same { held: n } => {
-            let end = hay.len() - n;
-            held.extend_from_slice(&hay[end..]);
-            hay.slice(..end)
-        }
-        Step::Changed { out, held: n } => {
-            held.extend_from_slice(&hay[hay.len() - n..]);
-            Bytes::from(out)
-        }
-    })
+    let from = std::mem::take(gone);
+    let (out, n) = match swaps.body_step(&hay, from, last)? {
+        Step::Same { held: n } => (hay.slice(from.min(hay.len() - n)..hay.len() - n), n),
+        Step::Changed { out, held: n } => (Bytes::from(out), n),
+    };
+    let end = hay.len() - n;
+    held.extend_from_slice(&hay[end..]);
+    *gone = from.saturating_sub(end);
+    Ok(out)
 }
 
 /// Trailers can be merged into the headers by whoever receives them, so they must not bring back

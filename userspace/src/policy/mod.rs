@@ -24,7 +24,7 @@ pub use matcher::{HostPattern, MethodSet, PatternError, parse_cidr};
 pub use path::{PathPattern, ambiguity};
 pub use rule::{
     Action, CredentialKind, CredentialSpec, Limits, Local, Mode, OnCanary, Places, Policy,
-    ResolveTo, Rule, UnmatchedNames, UpstreamSettings,
+    ResolveTo, Rule, UnmatchedNames, UpstreamSettings, UpstreamTimes,
 };
 pub use settings::HttpSettings;
 pub use target::{Target, TargetError};

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use serde::Serialize;
@@ -166,6 +167,21 @@ pub struct UpstreamSettings {
     pub ca: Vec<Arc<str>>,
     pub resolve: BTreeMap<HostName, ResolveTo>,
     pub private: Vec<IpNetwork>,
+    pub times: UpstreamTimes,
+}
+
+/// How long upstreams may take, where the policy says; egret's own values where it does not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UpstreamTimes {
+    /// `connect_timeout`: to resolve the name and connect to one of its addresses.
+    pub connect: Option<Duration>,
+    /// `tls_timeout`: for the TLS handshake.
+    pub tls: Option<Duration>,
+    /// `answer_timeout`: from the last byte of the request to the head of the answer.
+    pub answer: Option<Duration>,
+    /// `idle_timeout`: for an opaque or upgraded connection on which nothing moves, and for
+    /// silence inside an answer.
+    pub idle: Option<Duration>,
 }
 
 /// A whole policy file with everything it uses, checked.

@@ -7,7 +7,7 @@ use super::enclosure::Enclosure;
 use super::{Options, Prepared, SessionError};
 use crate::contain::user::Target;
 use crate::contain::{Plan, Spec, TrustFiles, env, trust};
-use crate::dns::pool::{LOCAL_V4, LOCAL_V6};
+use crate::dns::resolv_conf;
 use crate::inject::CredentialSet;
 
 /// Everything that starts the command.
@@ -25,10 +25,7 @@ pub(super) fn spec<'a>(
     let sets: Vec<&CredentialSet> = sets.iter().map(|set| &**set).collect();
     plan.env = environment(&prepared.user, &sets);
     plan.trust = trust;
-    plan.resolv_conf = Some(format!(
-        "# Answered by egret; nothing asked here leaves this machine.\n\
-         nameserver {LOCAL_V4}\nnameserver {LOCAL_V6}\n"
-    ));
+    plan.resolv_conf = Some(resolv_conf());
     plan.covered.push(options.state.clone());
     // Another session may keep its log where the default is.
     plan.covered.push(crate::config::DEFAULT_STATE.into());

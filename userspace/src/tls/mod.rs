@@ -4,14 +4,17 @@
 //! egret peeks at the first bytes ([`peek`]), understands a ClientHello ([`client_hello`]), and
 //! either passes the bytes on untouched or ends the TLS here ([`terminate`]) with a certificate
 //! for exactly the name that policy decided on ([`leaf`], [`authority`]). The other leg is a TLS
-//! connection of its own, verified against the system's roots ([`upstream`]).
+//! connection of its own, verified against the system's roots ([`upstream`]); why one fails is said
+//! in plain words ([`cause`]).
 
 pub mod authority;
+pub mod cause;
 pub mod client_hello;
 pub mod leaf;
 pub mod peek;
 pub mod terminate;
 pub mod upstream;
+mod verify;
 
 use std::sync::Arc;
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -10,6 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::cause::{self, Broken, Untrusted};
+use super::verify::Explaining;
 use crate::outcome::Reason;
 use crate::policy::{Host, UpstreamSettings};
 
@@ -17,9 +20,9 @@ use crate::policy::{Host, UpstreamSettings};
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamTlsError {
     #[error("the upstream's certificate was not accepted: {0}")]
-    Certificate(String),
+    Certificate(Untrusted),
     #[error("the TLS handshake with the upstream failed: {0}")]
-    Handshake(String),
+    Handshake(Broken),
     #[error("an [upstream] ca is not a certificate: {0}")]
     Authority(String),
 }
@@ -63,7 +66,18 @@ pub enum Offer {
 /// The extra authorities and the offer: what makes one configuration unlike another.
 type ConfigKey = (Vec<Arc<str>>, Offer);
 
-/// Client configurations, one per set of `[upstream] ca`, so that sessions resume.
+/// TLS sessions that may be resumed. Whoever holds them keeps them apart: an upstream that sees a
+/// session resumed knows that it speaks with the same client.
+#[derive(Clone, Debug)]
+pub struct Sessions(Resumption);
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self(Resumption::in_memory_sessions(64)) // upstreams
+    }
+}
+
+/// Client configurations, one per set of `[upstream] ca`; they hold no sessions.
 #[derive(Debug)]
 pub struct UpstreamTls {
     /// Subject public key info of egret's own authority, which is never accepted upstream even
@@ -90,14 +104,17 @@ impl UpstreamTls {
         host: &Host,
         offer: Offer,
         settings: &UpstreamSettings,
+        sessions: &Sessions,
     ) -> Result<TlsStream<IO>, UpstreamTlsError> {
         let name = match host {
             Host::Name(name) => ServerName::try_from(name.as_str().to_owned())
-                .map_err(|e| UpstreamTlsError::Certificate(e.to_string()))?,
+                .map_err(|_| UpstreamTlsError::Certificate(Untrusted::WrongName))?,
             Host::Ip(ip) => ServerName::from(*ip),
         };
-        let config = self.config(&settings.ca, offer)?;
-        TlsConnector::from(config).connect(name, io).await.map_err(|e| classify(&e))
+        let mut config = ClientConfig::clone(&*self.config(&settings.ca, offer)?);
+        config.resumption = sessions.0.clone();
+        let connector = TlsConnector::from(Arc::new(config));
+        connector.connect(name, io).await.map_err(|e| cause::of_io(&e))
     }
 
     fn config(&self, ca: &[Arc<str>], offer: Offer) -> Result<Arc<ClientConfig>, UpstreamTlsError> {
@@ -106,11 +123,17 @@ impl UpstreamTls {
         if let Some(config) = configs.get(&key) {
             return Ok(Arc::clone(config));
         }
+        let roots = Arc::new(self.roots(ca)?);
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots, super::provider())
+            .build()
+            .map_err(|_| UpstreamTlsError::Certificate(Untrusted::NoRoots))?;
         let mut config = ClientConfig::builder_with_provider(super::provider())
             .with_safe_default_protocol_versions()
             .expect("the provider supports TLS 1.2 and 1.3")
-            .with_root_certificates(self.roots(ca)?)
+            .dangerous() // what accepts and refuses is rustls's own verifier
+            .with_custom_certificate_verifier(Arc::new(Explaining(verifier)))
             .with_no_client_auth();
+        config.resumption = Resumption::disabled();
         config.alpn_protocols = match offer {
             Offer::H1 => vec![b"http/1.1".to_vec()],
             Offer::H2 => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
@@ -133,21 +156,6 @@ impl UpstreamTls {
     }
 }
 
-/// rustls reports through `io::Error`; a certificate that was not accepted is told apart from
-/// every other failure.
-fn classify(error: &std::io::Error) -> UpstreamTlsError {
-    let tls = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
-    match tls {
-        Some(rustls::Error::InvalidCertificate(e)) => {
-            UpstreamTlsError::Certificate(format!("{e:?}"))
-        }
-        Some(rustls::Error::NoCertificatesPresented) => {
-            UpstreamTlsError::Certificate("none was presented".into())
-        }
-        _ => UpstreamTlsError::Handshake(error.to_string()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn configurations_are_kept_so_that_sessions_resume() {
+    fn configurations_are_kept() {
         let own = Authority::generate("own").unwrap();
         let tls = UpstreamTls::new(own.der());
         let first = tls.config(&[], Offer::H1).unwrap();

@@ -30,7 +30,7 @@ async fn other_hosts_and_ports_are_closed() {
     let world = World::new(policy(rules, &[("api.test", &up), ("other.test", &up)]));
     for (ip, port) in [(OTHER, 5432), (API, 5433), ("192.0.2.1", 5432)] {
         let mut io = world.connect(ip, port);
-        io.write_all(b"\0\0\0\x08\x04\xd2\x16\x2f").await.unwrap();
+        io.write_all(b"\0opaque").await.unwrap();
         let mut answer = Vec::new();
         io.read_to_end(&mut answer).await.unwrap();
         assert!(answer.is_empty(), "{ip}:{port}");
@@ -52,6 +52,38 @@ async fn ssh_is_told_why() {
     let text = String::from_utf8_lossy(&answer);
     assert!(text.starts_with("SSH-2.0-egret\r\n"), "{text}");
     assert!(text.contains("egret denied other.test (no_rule)"), "{text}");
+}
+
+/// What a client of another protocol is told: it says `turns` one by one, and reads in between.
+async fn told(port: u16, turns: &[&[u8]]) -> Vec<u8> {
+    let world = World::new(policy(vec![], &[]));
+    let mut io = world.connect(OTHER, port);
+    let mut answer = Vec::new();
+    for turn in turns {
+        io.write_all(turn).await.unwrap();
+        assert!(io.read_buf(&mut answer).await.unwrap() > 0);
+    }
+    io.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(world.records(1).await, ["connect deny no_rule"]);
+    answer
+}
+
+#[tokio::test]
+async fn databases_tell_their_clients_why() {
+    const ASKS: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x2f";
+    const BEGINS: &[u8] = b"\0\0\0\x10\0\x03\0\0user\0a\0\0";
+    let text = b"egret denied other.test (no_rule)";
+    for (what, port, turns, begins) in [
+        ("PostgreSQL", 5432, &[ASKS, ASKS, BEGINS][..], &b"NNE"[..]),
+        ("PostgreSQL without TLS", 7777, &[BEGINS], b"E"),
+        ("Redis", 6379, &[b"*1\r\n$4\r\nPING\r\n"], b"-ERR "),
+        ("MySQL", 3306, &[], b""),
+    ] {
+        let answer = told(port, turns).await;
+        assert!(answer.starts_with(begins), "{what}: {}", answer.escape_ascii());
+        let found = answer.windows(text.len()).any(|w| w == text);
+        assert!(found, "{what}: {}", answer.escape_ascii());
+    }
 }
 
 #[tokio::test]

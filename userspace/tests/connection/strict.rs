@@ -111,7 +111,7 @@ async fn ask(world: &World, request: &str) -> String {
 
 async fn refused(world: &World, what: &str, request: &str) {
     let answer = ask(world, request).await;
-    assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{what}: {answer}");
+    assert!(answer.starts_with("HTTP/1.1 400 Denied by egret (malformed_request)\r\n"), "{what}: {answer}");
     assert!(answer.contains("\r\nx-egret: denied; reason=malformed_request\r\n"), "{what}");
     assert!(answer.contains("\"error\":\"egress_denied\""), "{what}: {answer}");
 }

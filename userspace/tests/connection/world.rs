@@ -9,10 +9,10 @@ use bytes::Bytes;
 use egret::audit::{Audit, Record};
 use egret::connection::{self, Interceptor, InterceptorParts, Settings};
 use egret::forward::dial::{Resolve, Resolving};
+use egret::forward::resolve::ResolveError;
 use egret::http::serve::ServeLimits;
 use egret::identify::{Agent, AgentCell, AgentLink, Flow, OriginalDst, Process, SessionId};
 use egret::inject::CredentialSet;
-use egret::outcome::Reason;
 use egret::policy::{
     Action, HostName, HostPattern, Limits, MethodSet, PathPattern, Policy, Protocol, ResolveTo,
     Rule, UpstreamSettings,
@@ -48,8 +48,8 @@ pub struct World {
 struct NoResolver;
 
 impl Resolve for NoResolver {
-    fn resolve<'a>(&'a self, _: &'a HostName) -> Resolving<'a> {
-        Box::pin(async { Err(Reason::UpstreamName) })
+    fn resolve<'a>(&'a self, name: &'a HostName) -> Resolving<'a> {
+        Box::pin(async { Err(ResolveError::NotFound(name.clone())) })
     }
 }
 
@@ -88,7 +88,7 @@ pub fn policy(rules: Vec<Rule>, upstreams: &[(&str, &Upstream)]) -> Policy {
         })
         .collect();
     let ca = upstreams.iter().filter(|(_, u)| !u.ca.is_empty()).map(|(_, u)| u.ca.as_str().into());
-    let upstream = UpstreamSettings { ca: ca.collect(), resolve, private: vec![] };
+    let upstream = UpstreamSettings { ca: ca.collect(), resolve, ..Default::default() };
     Policy { rules, upstream, ..Policy::deny_all("test") }
 }
 
@@ -136,6 +136,23 @@ impl World {
         audit: Audit,
         serve: ServeLimits,
     ) -> Self {
+        Self::made(leaves, agent(policy, credentials), audit, serve, Arc::new(NoResolver))
+    }
+
+    /// With names that resolve: nothing of the policy says where they lead.
+    pub fn resolving(policy: Policy, resolver: Arc<dyn Resolve>) -> Self {
+        let leaves = Arc::new(LeafMinter::new(Authority::generate("test").unwrap()).unwrap());
+        let agent = agent(policy, CredentialSet::default());
+        Self::made(&leaves, agent, Audit::in_memory(), ServeLimits::default(), resolver)
+    }
+
+    fn made(
+        leaves: &Arc<LeafMinter>,
+        agent: Agent,
+        audit: Audit,
+        serve: ServeLimits,
+        resolver: Arc<dyn Resolve>,
+    ) -> Self {
         let settings = Settings { peek: Duration::from_secs(5), serve, ..Settings::default() };
         let names = |ip: IpAddr| {
             let name = match ip.to_string().as_str() {
@@ -147,23 +164,28 @@ impl World {
         };
         let interceptor = Interceptor::new(InterceptorParts {
             leaves: Arc::clone(leaves),
-            resolver: Arc::new(NoResolver),
+            resolver,
             audit: audit.clone(),
             names: Arc::new(names),
             settings,
         });
         let (trigger, watcher) = shutdown::channel();
-        let agent = AgentCell::new(agent(policy, credentials)).into();
+        let agent = AgentCell::new(agent).into();
         Self { interceptor: interceptor.into(), audit, agent, trigger, watcher }
     }
 
     /// A connection of the agent to `ip:port`, in memory.
     pub fn connect(&self, ip: &str, port: u16) -> DuplexStream {
+        self.connect_as(&self.agent, ip, port)
+    }
+
+    /// A connection of another agent behind the same interceptor.
+    pub fn connect_as(&self, cell: &Arc<AgentCell>, ip: &str, port: u16) -> DuplexStream {
         let (agent, egret) = tokio::io::duplex(64 * 1024);
         let process =
             Process { pid: 7, tgid: 7, uid: 1000, comm: "curl".into(), exe: None, cgroup: None };
         let flow = Flow {
-            agent: Arc::clone(&self.agent),
+            agent: Arc::clone(cell),
             process,
             original: OriginalDst(SocketAddr::new(ip.parse().unwrap(), port)),
         };

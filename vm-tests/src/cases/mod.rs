@@ -8,7 +8,9 @@ mod ends;
 mod http;
 mod names;
 mod records;
+mod resolvers;
 mod slice;
+mod ssh;
 mod systemd;
 mod walls;
 
@@ -31,6 +33,8 @@ const SUBJECTS: &[(&str, &[Case])] = &[
     ("credentials", credentials::CASES),
     ("walls", walls::CASES),
     ("names", names::CASES),
+    ("resolvers", resolvers::CASES),
+    ("ssh", ssh::CASES),
     ("ends", ends::CASES),
     ("records", records::CASES),
     ("bad_input", bad_input::CASES),

@@ -45,6 +45,22 @@ fn header_kind() -> CredentialKind {
 }
 
 #[test]
+fn the_same_key_in_another_header_does_not_go_with_it() {
+    let set = one(header_kind());
+    let placeholder = set.all()[0].placeholder.to_string();
+    let bearer = format!("Bearer {placeholder}");
+    let note = format!("about {placeholder} and more");
+    let agent = [("authorization", bearer.as_str()), ("api-key", &placeholder), ("x-note", &note)];
+    let mut parts = get("https://api.test/", &agent);
+    inject(&set, "api.test", &mut parts).unwrap();
+    let names: Vec<_> = parts.headers.keys().map(|k| k.as_str()).collect();
+    assert_eq!(names, ["x-note", "x-api-key"]);
+    let mut parts = get("https://api.test/", &[("authorization", "Bearer mine")]);
+    inject(&set, "api.test", &mut parts).unwrap();
+    assert_eq!(parts.headers["authorization"], "Bearer mine", "control: another key stays");
+}
+
+#[test]
 fn each_header_kind_replaces_what_the_agent_sent() {
     let basic = format!("Basic {}", BASE64_STANDARD.encode(format!("bot:{SECRET}")));
     for (kind, name, want) in [

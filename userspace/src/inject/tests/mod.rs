@@ -6,6 +6,7 @@ mod answers;
 mod bodies;
 mod hand_over;
 mod heads;
+mod turns;
 mod upgraded;
 
 use std::pin::Pin;

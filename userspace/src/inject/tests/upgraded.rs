@@ -49,6 +49,10 @@ async fn an_upgraded_connection_is_cleaned_and_does_not_stall() {
         // A turn that ends as the secret begins is let go after a moment.
         (&["a pa", "another turn"], "a paanother turn", 0),
         (&["{pa55word-of-b}"], "{*************}", 1),
+        // Of what was let go, the rest is still known.
+        (&["{pa55", "word-of-b} x"], "{pa55*********} x", 1),
+        (&["{p", "a55", "word-", "of-b} x"], "{pa55*********} x", 1),
+        (&["p", "p", "a", "pa55word-of-b"], "ppa*************", 1),
         // Beyond a few bytes it waits, however long the silence.
         (&["{pa55word", "-of-b} x"], "{*************} x", 1),
         (&["{pa55word", "-of-c}"], "{pa55word-of-c}", 0),

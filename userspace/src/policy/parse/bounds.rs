@@ -1,4 +1,5 @@
-//! Pure: the sizes and times of `[http]`, each within what makes sense.
+//! Pure: the sizes and times of `[http]` and the times of `[upstream]`, each within what makes
+//! sense.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -6,7 +7,7 @@ use std::time::Duration;
 use super::diagnostic::Report;
 use super::reader::{Reader, integer_of, text_of};
 use super::units::{parse_duration, parse_size};
-use crate::policy::HttpSettings;
+use crate::policy::{HttpSettings, UpstreamTimes};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTES: Duration = Duration::from_secs(60 * 60);
@@ -40,6 +41,16 @@ pub(super) fn http(top: &Reader<'_, '_>, report: &mut Report<'_>) -> HttpSetting
         streams: number(&r, "streams", 1..=1024, report).and_then(|n| u32::try_from(n).ok()),
         resets: number(&r, "resets", 1..=10_000, report).and_then(size),
         idle_timeout: time(&r, "idle_timeout", SECOND..=DAYS, report),
+    }
+}
+
+/// The times of `[upstream]`, whose table `r` is.
+pub(super) fn upstream_times(r: &Reader<'_, '_>, report: &mut Report<'_>) -> UpstreamTimes {
+    UpstreamTimes {
+        connect: time(r, "connect_timeout", SECOND..=MINUTES, report),
+        tls: time(r, "tls_timeout", SECOND..=MINUTES, report),
+        answer: time(r, "answer_timeout", SECOND..=DAYS, report),
+        idle: time(r, "idle_timeout", SECOND..=DAYS, report),
     }
 }
 

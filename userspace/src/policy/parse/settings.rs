@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use super::bounds;
 use super::diagnostic::{Location, Report};
 use super::reader::{Reader, Text, integer_of, text_of};
 use crate::policy::{
@@ -67,12 +68,23 @@ pub(super) fn mode(top: &Reader<'_, '_>, report: &mut Report<'_>) -> Mode {
     }
 }
 
+/// The keys of `[upstream]`.
+const UPSTREAM_KEYS: &[&str] = &[
+    "ca",
+    "resolve",
+    "private",
+    "connect_timeout",
+    "tls_timeout",
+    "answer_timeout",
+    "idle_timeout",
+];
+
 pub(super) fn upstream(
     top: &Reader<'_, '_>,
     report: &mut Report<'_>,
 ) -> (UpstreamSettings, Vec<CaFile>) {
     let Some(r) = top.table("upstream", report) else { return Default::default() };
-    r.only("`upstream`", &["ca", "resolve", "private"], &[], report);
+    r.only("`upstream`", UPSTREAM_KEYS, &[], report);
     let files = r.texts("ca", report).unwrap_or_default();
     let ca = files
         .into_iter()
@@ -94,7 +106,8 @@ pub(super) fn upstream(
             }
         }
     }
-    (UpstreamSettings { ca: Vec::new(), resolve, private }, ca)
+    let times = bounds::upstream_times(&r, report);
+    (UpstreamSettings { ca: Vec::new(), resolve, private, times }, ca)
 }
 
 fn resolve(r: &Reader<'_, '_>, report: &mut Report<'_>) -> BTreeMap<HostName, ResolveTo> {

@@ -1,12 +1,12 @@
 //! Pure: tests of the parser as a whole.
 
-use proptest::prelude::*;
-
 use std::time::Duration;
+
+use proptest::prelude::*;
 
 use super::mistakes::errors;
 use super::*;
-use crate::policy::{CredentialKind, HttpSettings, Protocol};
+use crate::policy::{CredentialKind, HttpSettings, Protocol, UpstreamTimes};
 
 const HEAD: &str = "version = 1\n";
 const CREDENTIAL: &str =
@@ -85,6 +85,8 @@ hosts = ["y.test"]
 resolve = { "api.test" = "127.0.0.1:8443", "b.test" = "::1" }
 private = ["10.0.0.0/8"]
 ca = ["ca.pem"]
+connect_timeout = "5s"
+answer_timeout = "1h30m"
 [http]
 head = "16KiB"
 headers = 64
@@ -135,6 +137,12 @@ unix = ["/run/postgresql/**"]
     );
     assert!(matches!(kind("p"), CredentialKind::Placeholder(p) if p.header && p.body && !p.path));
     assert_eq!(policy.upstream.resolve.len(), 2);
+    let times = UpstreamTimes {
+        connect: Some(Duration::from_secs(5)),
+        answer: Some(Duration::from_secs(5400)),
+        ..UpstreamTimes::default()
+    };
+    assert_eq!(policy.upstream.times, times);
     assert_eq!(policy.local.unix, ["/run/postgresql/**"]);
     assert_eq!((&*policy.local.connect, &*policy.local.listen), (&[5432, 6379][..], &[3000][..]));
     assert_eq!(p.ca[0].path, "ca.pem");
