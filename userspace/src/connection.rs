@@ -130,11 +130,13 @@ async fn open_tls<IO>(
 }
 
 /// The host that policy decides on once a ClientHello is there: the name that was dialled, or for
-/// a literal address the name that SNI gives.
+/// a literal address the name that SNI gives. A server name that egret cannot read may be another
+/// host for a server that can, so it never agrees.
 fn agreed_name(dialled: &Host, asked: &ServerName) -> Result<Host, Reason> {
     match (dialled, asked) {
         (Host::Name(name), ServerName::Name(sni)) if name != sni => Err(Reason::NameMismatch),
-        (Host::Name(_), _) => Ok(dialled.clone()),
+        (Host::Name(_), ServerName::Malformed) => Err(Reason::NameMismatch),
+        (Host::Name(_), ServerName::Name(_) | ServerName::Absent) => Ok(dialled.clone()),
         (Host::Ip(_), ServerName::Name(sni)) => Ok(Host::Name(sni.clone())),
         (Host::Ip(_), ServerName::Absent) => Ok(dialled.clone()),
         (Host::Ip(_), ServerName::Malformed) => Err(Reason::NameMissing),

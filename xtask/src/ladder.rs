@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::report::{Counts, Row, Table, counts_in};
-use crate::{attacks, build, clients, ebpf, host, sh, tidy, vm};
+use crate::{attacks, build, clients, ebpf, fuzz, host, sh, tidy, vm};
 
 /// What the command line asked for.
 pub(crate) struct Wanted {
@@ -23,7 +23,7 @@ const RUNGS: &[(&str, &str)] = &[
     ("clippy", "the compiler's and clippy's lints, all of them errors"),
     ("tidy", "the rules of this repository"),
     ("unit", "unit, table and in-memory connection tests; no privileges"),
-    ("fuzz", "each fuzz target for ten seconds; needs cargo-fuzz"),
+    ("fuzz", "each fuzz target for ten seconds; needs a network the first time"),
     ("e2e", "the real binary on this kernel; needs root and cgroup v2"),
     (
         "attacks-run",
@@ -39,8 +39,6 @@ const RUNGS: &[(&str, &str)] = &[
 
 /// Climbed only when they are named.
 const ON_REQUEST: &[&str] = &["vm-6.1-attacks", "vm-6.12-attacks"];
-
-const FUZZ_SECONDS: u32 = 10;
 
 /// One climb: where logs go, and what has been built so far.
 struct Climb<'a> {
@@ -103,7 +101,7 @@ impl Climb<'_> {
                 Ok(self.done(rung, true, started))
             }
             "tidy" => Ok(self.done(rung, tidy::run(self.workspace)?, started)),
-            "fuzz" => self.fuzz(),
+            "fuzz" => fuzz::rung(self.workspace, &self.logs),
             "e2e" => self.e2e(),
             "clients" => clients::rung(self.workspace, rung, &self.log(rung)),
             "attacks-run" => self.attacks(rung, attacks::Mode::Run),
@@ -145,40 +143,6 @@ impl Climb<'_> {
             println!("{}", sh::tail(&log, 40));
         }
         Ok(Row::new(rung, counts, started.elapsed(), &log))
-    }
-
-    fn fuzz(&self) -> Result<Row> {
-        let folder = self.workspace.join("userspace/fuzz/fuzz_targets");
-        let mut targets: Vec<String> = std::fs::read_dir(&folder)
-            .into_iter()
-            .flatten()
-            .filter_map(|e| Some(e.ok()?.path()))
-            .filter(|p| p.extension().is_some_and(|e| e == "rs"))
-            .filter_map(|p| Some(p.file_stem()?.to_string_lossy().into_owned()))
-            .collect();
-        targets.sort();
-        if targets.is_empty() {
-            return Ok(Row::not_run("fuzz", "there are no fuzz targets yet"));
-        }
-        if sh::output(build::cargo(self.workspace).args(["fuzz", "--version"])).is_err() {
-            return Ok(Row::not_run("fuzz", "cargo-fuzz is not installed"));
-        }
-        let started = Instant::now();
-        let mut counts = Counts::default();
-        for target in targets {
-            let mut command = build::cargo(self.workspace);
-            command.current_dir(self.workspace.join("userspace"));
-            // Without sanitizers, stable Rust is enough.
-            command.args(["fuzz", "run", "--sanitizer", "none", &target, "--"]);
-            command.arg(format!("-max_total_time={FUZZ_SECONDS}"));
-            if sh::logged(&mut command, &self.log("fuzz"), |_| {})? {
-                counts.passed += 1;
-            } else {
-                println!("fuzz target {target} failed\n{}", sh::tail(&self.log("fuzz"), 30));
-                counts.failed += 1;
-            }
-        }
-        Ok(Row::new("fuzz", counts, started.elapsed(), &self.log("fuzz")))
     }
 
     fn e2e(&self) -> Result<Row> {

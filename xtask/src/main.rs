@@ -9,6 +9,7 @@ mod build;
 mod clients;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod host;
 mod ladder;
 mod report;

@@ -237,9 +237,14 @@ mod tests {
     fn bearer_shorthands_keep_what_may_be_a_secret_to_themselves() {
         let c = parse_bearer("x.test=env:TOKEN").unwrap();
         assert_eq!((c.env.as_deref(), c.kind), (Some("TOKEN"), CredentialKind::Bearer));
-        for bad in
-            ["x.test=ghp_canary", "x.test=evn:ghp_canary", "10.0.0.1=env:A", "x.test", "=env:A"]
-        {
+        for bad in [
+            "x.test=ghp_canary",
+            "x.test=evn:ghp_canary",
+            "x.test=env:$ghp_canary",
+            "10.0.0.1=env:A",
+            "x.test",
+            "=env:A",
+        ] {
             let e = parse_bearer(bad).unwrap_err();
             assert!(!e.contains("canary"), "{e}");
         }

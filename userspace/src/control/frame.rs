@@ -17,9 +17,9 @@ use crate::sys::fdpass;
 const INLINE: usize = 8 * 1024;
 /// The longest JSON of somebody who asks: a policy has at most 1 MiB, and so has each file that it
 /// uses.
-pub(crate) const ONE_POLICY: u64 = 16 << 20;
+pub const ONE_POLICY: u64 = 16 << 20;
 /// The longest JSON between the daemon's own processes: the policies of all agents.
-pub(crate) const ALL_POLICIES: u64 = 1 << 30;
+pub const ALL_POLICIES: u64 = 1 << 30;
 
 /// The first byte of a packet.
 const HERE: u8 = 0;
@@ -29,11 +29,7 @@ const IN_FILE: u8 = 1;
 ///
 /// # Errors
 /// When the peer is gone, or there are too many descriptors.
-pub(crate) fn send<T: Serialize>(
-    socket: impl AsFd,
-    value: &T,
-    fds: &[BorrowedFd<'_>],
-) -> io::Result<()> {
+pub fn send<T: Serialize>(socket: impl AsFd, value: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let json = Zeroizing::new(serde_json::to_vec(value)?);
     if json.len() <= INLINE {
         let packet = Zeroizing::new([&[HERE], &json[..]].concat());
@@ -52,7 +48,7 @@ pub(crate) fn send<T: Serialize>(
 ///
 /// # Errors
 /// `InvalidData` for anything that is not such a message; the error of `recvmsg(2)`.
-pub(crate) fn receive<T: DeserializeOwned>(
+pub fn receive<T: DeserializeOwned>(
     socket: impl AsFd,
     longest: u64,
 ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {

@@ -2,7 +2,7 @@
 //! packet socket whose peer the kernel names.
 
 pub mod client;
-pub(crate) mod frame;
+pub mod frame;
 pub(crate) mod peer;
 pub mod wire;
 

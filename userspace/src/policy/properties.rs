@@ -4,6 +4,14 @@ use proptest::prelude::*;
 
 use super::parse::{PresetsOnly, parse};
 use super::*;
+use crate::outcome::{Decision, Reason};
+
+mod spelling;
+
+/// Shared with the fuzz targets.
+#[allow(dead_code, unreachable_pub, reason = "the fuzz targets use more of it, from outside")]
+#[path = "../../fuzz/src/naive.rs"]
+mod naive;
 
 fn any_rule(action: &'static str) -> impl Strategy<Value = String> {
     let host = prop::sample::select(vec![
@@ -116,6 +124,11 @@ fn openness(v: &Verdict) -> u8 {
     }
 }
 
+/// Whether it ends here.
+fn closed(v: &Verdict) -> bool {
+    openness(v) == 0
+}
+
 proptest! {
     #[test]
     fn decide_is_total_and_says_the_same_twice(p in any_policy(), f in any_facts()) {
@@ -170,13 +183,57 @@ proptest! {
         };
         let url = format!("{}://{host}:{}{}", if tls { "https" } else { "http" }, f.port, f.path);
         let told = explain(&[&p], Some(&f.method), &url).unwrap();
-        let passes = matches!(told.decision.as_str(), "allow" | "would_deny");
-        // It passes at the request, or unopened before it.
-        let opened = |layer| {
-            let v = OwnedFacts { layer, ..f.clone() }.decide(&[&p]);
-            matches!(v, Verdict::Allow(_))
+        // The first layer at which something is decided decides.
+        let layers = [Layer::Connect, Layer::Opened { tls }, f.layer];
+        let verdicts = layers.map(|layer| OwnedFacts { layer, ..f.clone() }.decide(&[&p]));
+        let decided = verdicts.into_iter().find(|v| *v != Verdict::Inspect);
+        let (decision, rule, reason) = match &decided {
+            Some(Verdict::Allow(permit)) => match permit.would_deny() {
+                Some(denial) => (Decision::WouldDeny, permit.rule(), Some(denial.reason)),
+                None => (Decision::Allow, permit.rule(), None),
+            },
+            Some(Verdict::Ask(d)) => (Decision::Ask, d.rule.as_ref(), Some(d.reason)),
+            Some(Verdict::Deny(d)) => (Decision::Deny, d.rule.as_ref(), Some(d.reason)),
+            Some(Verdict::Inspect) | None => (Decision::Deny, None, Some(Reason::NoRule)),
         };
-        let any = opened(Layer::Connect) || opened(Layer::Opened { tls }) || opened(f.layer);
-        prop_assert!(!passes || any, "{}", told);
+        prop_assert_eq!((told.decision, told.rule.as_ref(), told.reason), (decision, rule, reason));
+        // What it says of each rule is about the rules that there are, and one at most decides.
+        prop_assert_eq!(told.considered.len(), p.rules.len());
+        let deciding = told.considered.iter().filter(|c| c.decides).count();
+        prop_assert_eq!(deciding, usize::from(rule.is_some()));
+    }
+
+    #[test]
+    fn a_chain_passes_only_what_each_member_passes(
+        all in prop::collection::vec(any_policy(), 1..5),
+        f in any_facts(),
+        turn in 0_usize..4,
+    ) {
+        let all: Vec<Policy> = all.iter().map(|p| build(p)).collect();
+        let mut chain: Vec<&Policy> = all.iter().collect();
+        let together = f.decide(&chain);
+        for alone in &all {
+            prop_assert!(openness(&together) <= openness(&f.decide(&[alone])), "{:?}", together);
+        }
+        // Whoever stands where: it is as open, though another may be named for it.
+        let turn = turn % chain.len();
+        chain.rotate_left(turn);
+        prop_assert_eq!(openness(&f.decide(&chain)), openness(&together));
+        // One that refuses everything closes it, wherever it stands.
+        let none = Policy::deny_all("none");
+        chain.insert(turn, &none);
+        prop_assert_eq!(openness(&f.decide(&chain)), 0);
+    }
+
+    #[test]
+    fn the_order_of_actions_says_nothing(p in any_policy(), f in any_facts(), order in 0_usize..6) {
+        let p = build(&p);
+        let ranks = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]][order];
+        let mut sorted = p.clone();
+        sorted.rules.sort_by_key(|r| ranks[Action::ALL.iter().position(|a| *a == r.action).unwrap()]);
+        // Among rules of one action the order stays, and with it the rule that is named.
+        prop_assert_eq!(f.decide(&[&sorted]), f.decide(&[&p]));
+        sorted.rules.reverse();
+        prop_assert_eq!(closed(&f.decide(&[&sorted])), closed(&f.decide(&[&p])));
     }
 }

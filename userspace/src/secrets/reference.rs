@@ -67,10 +67,11 @@ fn parse_env(text: &str, name: &str) -> Result<SecretRef, SecretRefError> {
         return Ok(SecretRef::Env(name.into()));
     }
     let why = match name.strip_prefix('$') {
-        Some(bare) => format!("write the variable's name alone: env:{bare}"),
-        None => "env: takes a variable name of letters, digits and `_`".into(),
+        // What follows is not repeated: it may be what the variable holds.
+        Some(_) => "write the variable's name alone, without the `$`",
+        None => "env: takes a variable name of letters, digits and `_`",
     };
-    Err(shown(text, why))
+    Err(shown(text, why.into()))
 }
 
 fn parse_file(text: &str, path: &str) -> Result<SecretRef, SecretRefError> {
@@ -145,7 +146,7 @@ mod tests {
         for (text, why) in [
             ("", "it has no kind"),
             ("env:", "env: takes a variable name"),
-            ("env:$TOKEN", "write the variable's name alone: env:TOKEN"),
+            ("env:$TOKEN", "write the variable's name alone, without the `$`"),
             ("env:1A", "env: takes a variable name"),
             ("env:A B", "env: takes a variable name"),
             ("env:A=B", "env: takes a variable name"),

@@ -90,7 +90,8 @@ impl FromStr for Pattern {
         let plain = |c: char| c.is_ascii_alphanumeric() || ":-_.@".contains(c);
         let name = stem.strip_suffix('*').unwrap_or(stem);
         // 255 is the longest name of a unit; the folder of a drop-in has two letters more.
-        if name.is_empty() || text.len() > 240 || !name.chars().all(|c| plain(c) || c == '*') {
+        let longest = 240 - 1 - kind.suffix().len();
+        if name.is_empty() || stem.len() > longest || !name.chars().all(|c| plain(c) || c == '*') {
             return Err(PatternError::Name(text.into()));
         }
         if name.contains('*') || (stem.ends_with('*') && !name.ends_with(['-', '@'])) {
@@ -184,6 +185,12 @@ mod tests {
         for text in ["", "*", "*.service", ".service", "a b", "a/b.service", "../x.service", "a\n"]
         {
             assert!(refused(text).contains("not the name of a unit"), "{text:?}");
+        }
+        // As long with its kind as without.
+        for (length, fits) in [(232, true), (233, false)] {
+            let stem = "a".repeat(length);
+            assert_eq!(stem.parse::<Governed>().is_ok(), fits, "{length}");
+            assert_eq!(format!("{stem}.service").parse::<Governed>().is_ok(), fits, "{length}");
         }
         for text in ["x.socket", "y-*.timer"] {
             assert!(refused(text).contains("cannot be held"), "{text}");

@@ -40,7 +40,8 @@ pub enum Parsed {
 pub enum ServerName {
     Absent,
     Name(HostName),
-    /// Present but not a host name: an address, a NUL byte, an empty or overlong text.
+    /// Present but not a host name: an address, a NUL byte, an empty or overlong text, anything
+    /// but ASCII.
     Malformed,
 }
 
@@ -102,7 +103,9 @@ fn handshake_message(bytes: &[u8]) -> Result<Vec<u8>, Parsed> {
             if wanted > MAX_HELLO {
                 return Err(Parsed::Malformed("the ClientHello is too large"));
             }
-            if body.len() > wanted {
+            // Judged by what the record announces, so that it does not matter how much of it is
+            // there already.
+            if body.len() + (length - have) > wanted {
                 return Err(Parsed::Malformed("bytes behind the ClientHello in its record"));
             }
             if body.len() == wanted {
@@ -237,8 +240,15 @@ fn server_name(mut body: Reader<'_>) -> Result<ServerName, &'static str> {
         name = Some(text.0);
     }
     let text = name.ok_or("an empty server name list")?;
-    let parsed = std::str::from_utf8(text).ok().and_then(|t| HostName::parse(t).ok());
-    Ok(parsed.map_or(ServerName::Malformed, ServerName::Name))
+    Ok(plain_name(text).map_or(ServerName::Malformed, ServerName::Name))
+}
+
+/// Only the name as it is written: where TLS is passed through unopened the upstream reads these
+/// very bytes, so nothing may be mapped as it is for people (full-width letters, soft hyphens).
+fn plain_name(text: &[u8]) -> Option<HostName> {
+    let text = str::from_utf8(text).ok().filter(|t| t.is_ascii())?;
+    let name = HostName::parse(text).ok()?;
+    text.strip_suffix('.').unwrap_or(text).eq_ignore_ascii_case(name.as_str()).then_some(name)
 }
 
 #[cfg(test)]
@@ -339,6 +349,7 @@ mod tests {
         let mut trailing = hello.clone();
         let length = u16::from_be_bytes([hello[3], hello[4]]) + 1;
         trailing[3..5].copy_from_slice(&length.to_be_bytes());
+        assert!(matches!(parse(&trailing), Parsed::Malformed(_)), "bytes behind it, announced");
         trailing.push(0);
         assert!(matches!(parse(&trailing), Parsed::Malformed(_)), "bytes behind it");
     }
@@ -375,7 +386,9 @@ mod tests {
 
     #[test]
     fn names_that_are_not_names() {
-        for bad in [&b""[..], b"\xff\xfe"] {
+        let mapped = ["\u{ff45}xample.com", "ex\u{ad}ample.com", "b\u{fc}cher.example"];
+        let bad = [&b""[..], b"\xff\xfe", b"192.0.2.1", b"ev_il-.example", b"a..b"];
+        for bad in bad.into_iter().chain(mapped.map(str::as_bytes)) {
             let hello = found(&with_extensions(&[(0, sni(bad))]));
             assert_eq!(hello.server_name, ServerName::Malformed, "{bad:?}");
         }

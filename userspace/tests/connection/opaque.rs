@@ -111,3 +111,46 @@ async fn draining_ends_opaque_connections() {
     assert_eq!(io.read(&mut [0; 8]).await.unwrap(), 0);
     assert_eq!(world.records(2).await[1], "response note shutting_down");
 }
+
+/// The least ClientHello with this server name.
+fn hello(name: &[u8]) -> Vec<u8> {
+    fn vector<const N: usize>(bytes: &[u8]) -> Vec<u8> {
+        let length = bytes.len().to_be_bytes();
+        [&length[length.len() - N..], bytes].concat()
+    }
+    let list = [&[0][..], &vector::<2>(name)].concat();
+    let extension = [&[0, 0][..], &vector::<2>(&vector::<2>(&list))].concat();
+    let head = [&[3, 3][..], &[7; 32], &[0, 0, 2, 0x13, 0x01, 1, 0]].concat();
+    let body = [head, vector::<2>(&extension)].concat();
+    let message = [&[1][..], &vector::<3>(&body)].concat();
+    [&[0x16, 3, 1][..], &vector::<2>(&message)].concat()
+}
+
+/// Unopened, the upstream reads the very bytes: a name that egret cannot read, or reads only after
+/// mapping it, may be another host there.
+#[tokio::test]
+async fn tls_passes_unopened_only_with_the_dialled_name_as_it_is_written() {
+    let up = upstream::echo().await;
+    let rules = vec![allow("api.test", 443, Protocol::Tls)];
+    let world = World::new(policy(rules, &[("api.test", &up)]));
+    let odd = ["other-.test", "\u{ff41}pi.test", "a\u{ad}pi.test", "api.test\0.other.test"];
+    for name in odd {
+        let mut io = world.connect(API, 443);
+        io.write_all(&hello(name.as_bytes())).await.unwrap();
+        io.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        let _ = io.read_to_end(&mut answer).await;
+        assert_ne!(answer, hello(name.as_bytes()), "{name}");
+    }
+    assert_eq!(up.notes.connections(), 0);
+    assert_eq!(world.records(4).await, ["connect deny name_mismatch"; 4]);
+    for control in ["api.test", "API.test"] {
+        let mut io = world.connect(API, 443);
+        io.write_all(&hello(control.as_bytes())).await.unwrap();
+        io.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        io.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, hello(control.as_bytes()), "{control}");
+    }
+    assert_eq!(up.notes.connections(), 2);
+}

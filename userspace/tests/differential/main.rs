@@ -24,6 +24,7 @@ mod world;
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,7 +41,7 @@ use world::{API, World, allow, policy};
 /// Silence after which an answer is taken to be over.
 const SILENCE: Duration = Duration::from_millis(80);
 
-fn main() {
+fn main() -> ExitCode {
     let number = |name: &str, default: u64| {
         std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
     };
@@ -90,7 +91,7 @@ fn main() {
         passed - failed,
         missing.len()
     );
-    std::process::exit(i32::from(failed > 0));
+    if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// How often each request was decided or read.
