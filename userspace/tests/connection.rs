@@ -40,5 +40,7 @@ mod talk;
 mod tls;
 #[path = "connection/upstream.rs"]
 mod upstream;
+#[path = "connection/websocket.rs"]
+mod websocket;
 #[path = "connection/world.rs"]
 mod world;

@@ -21,6 +21,7 @@ use crate::http::limits::Allowance;
 use crate::http::line::Line;
 use crate::http::patience::Stalled;
 use crate::http::upload::UploadState;
+use crate::http::websocket::Opening;
 use crate::http::{headers, upgrade};
 use crate::inject::{InjectError, Injection, ScrubReport};
 use crate::outcome::{Reason, Stage};
@@ -40,16 +41,27 @@ pub(super) struct Open {
     pub(super) idle: Option<Duration>,
 }
 
+/// The agent asks to leave HTTP.
+pub(super) struct Asked {
+    pub(super) protocol: HeaderValue,
+    pub(super) agent: OnUpgrade,
+    /// It speaks HTTP/2.
+    pub(super) opening: Option<Opening>,
+}
+
 /// The upstream has answered: strip, scrub, and stream it to the agent.
 pub(super) fn relay_answer(
     connection: &Connection,
     mut response: Response<Incoming>,
     open: Open,
-    asked: Option<HeaderValue>,
-    agent_side: Option<OnUpgrade>,
+    asked: Option<Asked>,
 ) -> Result<Response<Download>, Refused> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return switch(connection, response, open, asked, agent_side);
+        return switch(connection, response, open, asked);
+    }
+    if asked.as_ref().is_some_and(|a| a.opening.is_some()) && response.status().is_success() {
+        // To an extended CONNECT every 2xx says that the WebSocket is open.
+        return Err(protocol_error(open.guard, "it did not open the WebSocket"));
     }
     let status = response.status();
     headers::strip_response(response.headers_mut());
@@ -78,19 +90,26 @@ fn switch(
     connection: &Connection,
     mut response: Response<Incoming>,
     open: Open,
-    asked: Option<HeaderValue>,
-    agent_side: Option<OnUpgrade>,
+    asked: Option<Asked>,
 ) -> Result<Response<Download>, Refused> {
     let Open { guard, allowance, injection, mut standing, idle, .. } = open;
-    let (Some(asked), Some(agent_side)) = (asked, agent_side) else {
+    let Some(Asked { protocol, agent, opening }) = asked else {
         return Err(protocol_error(guard, "it switched protocols without being asked"));
     };
-    if !upgrade::granted(response.status(), response.headers(), &asked) {
+    if !upgrade::granted(response.status(), response.headers(), &protocol) {
         return Err(protocol_error(guard, "it switched to another protocol than was asked for"));
     }
     let upstream_side = hyper::upgrade::on(&mut response);
     headers::strip_response(response.headers_mut());
-    upgrade::restore(response.headers_mut(), asked);
+    match &opening {
+        None => upgrade::restore(response.headers_mut(), protocol),
+        Some(opening) => {
+            if !opening.is_accepted(response.headers_mut()) {
+                return Err(protocol_error(guard, "it answered another WebSocket handshake"));
+            }
+            *response.status_mut() = StatusCode::OK;
+        }
+    }
     let scrubber = injection.as_ref().and_then(Injection::scrubber).cloned();
     let in_head = scrubber.as_ref().map_or(0, |s| s.headers(response.headers_mut()));
     response.extensions_mut().clear();
@@ -104,10 +123,11 @@ fn switch(
             denial.reason
         };
         let copied =
-            upgrade::relay(agent_side, upstream_side, allowance, idle, scrubber, seen, over).await;
+            upgrade::relay(agent, upstream_side, allowance, idle, scrubber, seen, over).await;
         let message = notes(masked(in_head + hits.load(Ordering::Relaxed)), denied.as_ref());
         let outcome = Outcome { reason: copied.reason, message, ..Outcome::status(101) };
         record(guard.finish(outcome.bytes(copied.up, copied.down)));
+        drop(opening); // until now the agent's connection was not idle
     });
     Ok(response.map(|_| Download::from(Body::empty())))
 }

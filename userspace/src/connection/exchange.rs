@@ -12,7 +12,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
-use super::answer::{Open, relay_answer};
+use super::answer::{Asked, Open, relay_answer};
 use super::declined::{Refused, Sent};
 use super::standing::Standing;
 use super::{Connection, Site};
@@ -26,6 +26,7 @@ use crate::http::patience::Stalled;
 use crate::http::refuse::Audience;
 use crate::http::strict::Unreadable;
 use crate::http::upload::{Upload, UploadState};
+use crate::http::websocket::{Opening, WEBSOCKET};
 use crate::http::{headers, upgrade};
 use crate::identify::Agent;
 use crate::inject::{self, InjectError, Injection};
@@ -41,14 +42,15 @@ pub(super) async fn answer(
     request: Request<Incoming>,
 ) -> Response<Download> {
     connection.requests.fetch_add(1, Ordering::Relaxed);
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     if let Some(Unreadable(why)) = head.extensions.get() {
         return connection.unreadable(&site, &head.method, why);
     }
+    let opening = Opening::of(&mut head);
     // What the agent sent, for records and refusals: injection changes the head.
     let sent = Sent { method: head.method.clone(), uri: head.uri.clone(), version: head.version };
     let audience = Audience::of(&head.headers);
-    match exchange(&connection, &site, &sent, head, body).await {
+    match exchange(&connection, &site, &sent, opening, head, body).await {
         Ok(response) => response,
         Err(refused) => connection.refuse(&site, &sent, audience, refused),
     }
@@ -58,6 +60,7 @@ async fn exchange(
     connection: &Arc<Connection>,
     site: &Arc<Site>,
     sent: &Sent,
+    opening: Option<Opening>,
     mut head: Parts,
     body: Incoming,
 ) -> Result<Response<Download>, Refused> {
@@ -78,7 +81,10 @@ async fn exchange(
             },
         )?;
 
-    let asked = admitted.upgrade.then(|| head.headers.get(UPGRADE).cloned()).flatten();
+    let asked = match &opening {
+        Some(_) => Some(WEBSOCKET),
+        None => admitted.upgrade.then(|| head.headers.get(UPGRADE).cloned()).flatten(),
+    };
     let agent_side = head.extensions.remove::<OnUpgrade>();
     let stalled = head.extensions.remove::<Stalled>().unwrap_or_default();
     let line = head.extensions.remove::<Line>().unwrap_or_default();
@@ -86,6 +92,9 @@ async fn exchange(
     headers::strip_request(&mut head.headers);
     if let Some(protocol) = &asked {
         upgrade::restore(&mut head.headers, protocol.clone());
+    }
+    if let Some(opening) = &opening {
+        opening.write(&mut head.headers);
     }
 
     let injection = connection.inject(&agent, &permit, &host, &mut head)?;
@@ -112,8 +121,8 @@ async fn exchange(
         wanted: Wanted {
             permit: &permit,
             offer: match site.spoken {
-                Spoken::H1 => Offer::H1,
-                Spoken::H2 => Offer::H2,
+                Spoken::H2 if opening.is_none() => Offer::H2,
+                Spoken::H1 | Spoken::H2 => Offer::H1,
             },
             settings,
             attached,
@@ -137,7 +146,9 @@ async fn exchange(
             let (upload, idle) = (upload_state, settings.times.idle);
             let open =
                 Open { guard, upload, allowance, lease, injection, standing, stalled, line, idle };
-            relay_answer(connection, response, open, asked, agent_side).map_err(|e| e.at(&host))
+            let asked =
+                asked.zip(agent_side).map(|(protocol, agent)| Asked { protocol, agent, opening });
+            relay_answer(connection, response, open, asked).map_err(|e| e.at(&host))
         }
         Err(error) => {
             let canary = injection.as_ref().and_then(Injection::body_refusal);

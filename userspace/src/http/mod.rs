@@ -13,3 +13,4 @@ pub mod serve;
 pub mod strict;
 pub mod upgrade;
 pub mod upload;
+pub mod websocket; // over HTTP/2

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -20,6 +20,7 @@ use super::line::{Line, Streams};
 use super::patience::{Pace, Patient, Stalled};
 use super::strict::{Gate, Strict};
 use super::upload::UploadPace;
+use super::websocket::Held;
 use crate::policy::HttpSettings;
 use crate::tls::terminate::Spoken;
 
@@ -204,6 +205,9 @@ where
         let (pace, answer) = (Arc::clone(&pace), Arc::new(answer));
         service_fn(move |mut request: Request<Incoming>| {
             let (exchange, answer) = (pace.begin(), Arc::clone(&answer));
+            if request.method() == Method::CONNECT {
+                request.extensions_mut().insert(Held::new(pace.begin()));
+            }
             async move {
                 request.extensions_mut().insert(Streams::line());
                 Ok::<_, Infallible>(answer(request).await.map(|body| body.paced(exchange)))
@@ -212,6 +216,7 @@ where
     };
     let connection = hyper::server::conn::http2::Builder::new(Streams)
         .timer(TokioTimer::new())
+        .enable_connect_protocol() // for WebSockets (RFC 8441)
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(limits.h2_resets)

@@ -7,12 +7,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
+use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use egret::policy::{Host, HostName};
 use egret::tls::authority::Authority;
 use egret::tls::leaf::LeafMinter;
 use egret::tls::terminate::{Spoken, Terminator};
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
@@ -315,7 +318,16 @@ async fn answer(
             .header("alt-svc", "h3=\":443\"")
             .body(text(""))
             .unwrap(),
-        "/ws" => {
+        "/ws" | "/ws-of-another" => {
+            let mut key = request.headers().get("sec-websocket-key").cloned();
+            if request.uri().path() == "/ws-of-another" {
+                key = Some(HeaderValue::from_static("another"));
+            }
+            let accept = key.map_or(String::new(), |key| {
+                let text = [key.as_bytes(), b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"].concat();
+                let sum = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &text);
+                BASE64_STANDARD.encode(sum)
+            });
             let upgrading = hyper::upgrade::on(&mut request);
             tokio::spawn(async move {
                 let mut io = TokioIo::new(upgrading.await.unwrap());
@@ -333,6 +345,7 @@ async fn answer(
                 .status(StatusCode::SWITCHING_PROTOCOLS)
                 .header("connection", "upgrade")
                 .header("upgrade", "websocket")
+                .header("sec-websocket-accept", accept)
                 .body(text(""))
                 .unwrap()
         }
