@@ -25,7 +25,15 @@ fn doctor(dir: &Path, user: Option<u32>, args: &[&str]) -> Output {
     if let Some(user) = user {
         command.uid(user).gid(user);
     }
-    command.output().unwrap()
+    // A copy that another thread's fork still holds open for writing is busy for a moment.
+    loop {
+        match command.output() {
+            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            done => return done.unwrap(),
+        }
+    }
 }
 
 fn json(output: &Output) -> Value {
