@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::report::{Counts, Row};
 use crate::{build, host, sh};
-use table::Line;
+use table::{Asked, Line};
 
 /// What the command line asked for.
 #[derive(Clone, Debug, Default)]
@@ -56,7 +56,8 @@ pub(crate) fn run(workspace: &Path, wanted: &Wanted) -> Result<bool> {
         eprintln!("{DOCUMENT} has the new table");
         return Ok(true);
     }
-    let complaints = table::compare(&document, &lines)?;
+    let asked = Asked { all: wanted.only.is_empty(), install: wanted.install };
+    let complaints = table::compare(&document, &lines, asked)?;
     complaints.iter().for_each(|complaint| eprintln!("{complaint}"));
     Ok(complaints.is_empty())
 }
@@ -68,7 +69,8 @@ pub(crate) fn rung(workspace: &Path, name: &str, log: &Path) -> Result<Row> {
     }
     let started = Instant::now();
     // Continuous integration has its machine for itself; a person's gets what is below target/.
-    let tools = tools(workspace, std::env::var_os("CI").is_some())?;
+    let install = std::env::var_os("CI").is_some();
+    let tools = tools(workspace, install)?;
     let mut printed = String::new();
     sh::logged(&mut command(workspace, &tools, &[])?, log, |line| {
         printed.push_str(line);
@@ -77,7 +79,7 @@ pub(crate) fn rung(workspace: &Path, name: &str, log: &Path) -> Result<Row> {
     let lines = table::lines(&printed)?;
     print!("{}", table::text(&lines));
     let document = std::fs::read_to_string(workspace.join(DOCUMENT))?;
-    let complaints = table::compare(&document, &lines)?;
+    let complaints = table::compare(&document, &lines, Asked { all: true, install })?;
     complaints.iter().for_each(|complaint| println!("   {complaint}"));
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let missing = count(lines.iter().filter(|l| l.is_missing()).count());

@@ -49,7 +49,7 @@ fn policy(folder: &Path, credential: bool) -> Policy {
         "version = 1\nname = \"bench\"\n\
          [credentials.api]\nsecret = \"env:TOKEN\"\nhosts = [\"{NAME}\"]\nbearer = true\n\
          [[rule]]\nname = \"read\"\naction = \"allow\"\nhosts = [\"{NAME}\"]\n\
-         methods = [\"GET\"]\npaths = [\"/**\"]\n{granted}\n\
+         methods = [\"GET\", \"POST\"]\npaths = [\"/**\"]\n{granted}\n\
          [upstream]\nca = [\"upstream.pem\"]\nresolve = {{ \"{NAME}\" = \"127.0.0.1:{port}\" }}\n"
     );
     let text = if credential { text } else { without_credentials(&text) };

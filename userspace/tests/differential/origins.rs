@@ -44,8 +44,9 @@ impl Origin {
         let address = free.local_addr().unwrap();
         drop(free);
         let complaints = std::fs::File::create(folder.path().join("complaints")).unwrap();
-        let child = Command::new("sh")
-            .args(["-euc", script])
+        // Ended with this program, also when it is killed.
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "--", "sh", "-euc", script])
             .current_dir(folder.path())
             .env("PORT", address.port().to_string())
             .env("FOLDER", folder.path())

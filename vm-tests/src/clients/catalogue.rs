@@ -252,7 +252,7 @@ pub(super) const CLIENTS: &[Client] = &[
         needs: &["rust/fetch", "nginx"],
         allowed: "! $TOOLS/rust/fetch https://api.test/allowed/hello && $TOOLS/rust/fetch https://api.test/allowed/hello $SSL_CERT_FILE",
         refused: "$TOOLS/rust/fetch https://api.test/refused/hello $SSL_CERT_FILE",
-        trust: "not by itself: the program's own option for one more root, or a `tls` rule that passes it unopened",
+        trust: "not by itself: the program's own option for one more root",
         ..WEB
     },
     Client {

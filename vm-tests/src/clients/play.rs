@@ -41,6 +41,7 @@ pub(super) fn play(site: &Site, client: &Client) -> Result<Played> {
     ensure!(!text.contains(site.secret()), "the client saw the secret\n{text}");
     proven(site, client.proof, true).with_context(|| text.clone())?;
 
+    settle(site, client.proof)?;
     site.forget()?;
     let refused = site.agent(client.refused)?;
     let text = printed(&refused);
@@ -52,6 +53,24 @@ pub(super) fn play(site: &Site, client: &Client) -> Result<Played> {
     ensure!(refused.code != 0 || !client.fails, "the refused call exits with 0\n{text}");
     proven(site, client.proof, false).context(text)?;
     Ok(Played::Works)
+}
+
+/// Waits until the server has written down all of the allowed call, its end too.
+fn settle(site: &Site, proof: Proof) -> Result<()> {
+    let count = || match proof {
+        Proof::Credential(_) => site.seen().map(|lines| lines.len()),
+        Proof::Reached(file) => site.lines(Path::new(file)).map(|lines| lines.len()),
+    };
+    let until = Instant::now() + PATIENCE;
+    let (mut last, mut since) = (count()?, Instant::now());
+    while since.elapsed() < SETTLE && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(50));
+        let now = count()?;
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+    }
+    Ok(())
 }
 
 fn printed(ended: &Ended) -> String {

@@ -8,6 +8,15 @@ const BEGIN: &str = "<!-- clients: begin -->\n";
 const END: &str = "<!-- clients: end -->\n";
 const HEAD: &str = "| client | from | its call, the key attached by egret | what it shows of a refusal | trusts the session's authority by |\n|---|---|---|---|---|\n";
 
+/// What the run was asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Asked {
+    /// Every client.
+    pub(super) all: bool,
+    /// To install what is missing.
+    pub(super) install: bool,
+}
+
 /// What became of one client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Line {
@@ -82,15 +91,21 @@ pub(super) fn replaced(document: &str, lines: &[Line]) -> Result<String> {
 }
 
 /// What is worse than the document says, and what it says that is no longer so.
-pub(super) fn compare(document: &str, lines: &[Line]) -> Result<Vec<String>> {
+pub(super) fn compare(document: &str, lines: &[Line], asked: Asked) -> Result<Vec<String>> {
     let (_, committed, _) = parts(document)?;
+    let played = |row: &str| lines.iter().any(|l| row.starts_with(&format!("| {} |", l.client)));
+    let gone = committed.lines().skip(2).filter(|row| asked.all && !played(row));
+    let gone = gone.map(|row| format!("in the table, and not played: {row}"));
     let worse = |line: &Line| match line.status.as_str() {
         "works" if committed.contains(&row(line)) => None,
         "works" => Some(format!("{}: not in the table, or changed: --write", line.client)),
+        "missing" if asked.install => {
+            Some(format!("{}: {} could not be installed", line.client, line.detail))
+        }
         "missing" => None,
         _ => Some(format!("{}: {}", line.client, line.detail)),
     };
-    Ok(lines.iter().filter_map(worse).collect())
+    Ok(lines.iter().filter_map(worse).chain(gone).collect())
 }
 
 fn parts(document: &str) -> Result<(&str, &str, &str)> {
@@ -116,16 +131,21 @@ mod tests {
     fn the_document_is_replaced_and_compared() {
         let document = format!("a\n{BEGIN}old\n{END}b\n");
         let works = played("works");
-        assert_eq!(compare(&document, &works).unwrap().len(), 1, "not in the table");
+        let asked = Asked { all: true, install: false };
+        assert_eq!(compare(&document, &works, asked).unwrap().len(), 1, "not in the table");
         let new = replaced(&document, &works).unwrap();
         assert!(new.starts_with("a\n") && new.ends_with("b\n") && !new.contains("old"));
-        assert_eq!(compare(&new, &works).unwrap(), [""; 0]);
+        assert_eq!(compare(&new, &works, asked).unwrap(), [""; 0]);
         assert_eq!(
-            compare(&new, &played("missing")).unwrap(),
+            compare(&new, &played("missing"), asked).unwrap(),
             [""; 0],
             "a skip is counted, not worse"
         );
-        assert_eq!(compare(&new, &played("broken")).unwrap(), ["curl: d"]);
-        assert!(compare("no table", &works).is_err());
+        let install = Asked { install: true, ..asked };
+        assert_eq!(compare(&new, &played("missing"), install).unwrap().len(), 1);
+        assert_eq!(compare(&new, &played("broken"), asked).unwrap(), ["curl: d"]);
+        assert_eq!(compare(&new, &[], asked).unwrap().len(), 1, "it is gone from the catalogue");
+        assert!(compare(&new, &[], Asked::default()).unwrap().is_empty());
+        assert!(compare("no table", &works, asked).is_err());
     }
 }
