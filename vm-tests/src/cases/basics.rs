@@ -1,6 +1,8 @@
 //! A command under egret is still that command: exit codes, arguments, input, user, terminal,
 //! signals, children.
 
+use std::process::Command;
+
 use anyhow::{Result, bail, ensure};
 use nix::sys::signal::Signal;
 
@@ -160,7 +162,13 @@ fn signals(bench: &Bench) -> Result<()> {
             "trap 'exit {code}' {trapped}; : > {}; while :; do sleep 0.1; done",
             ready.display()
         );
-        let running = world.egret()?.spawn(&["sh", "-c", &script])?;
+        // Whoever runs the tests may ignore signals (nohup), and a shell cannot trap those.
+        let command = world.egret()?.command(&["sh", "-c", &script]);
+        let mut fresh = Command::new("env");
+        fresh.arg("--default-signal=TERM,INT,HUP").arg(command.get_program());
+        fresh.args(command.get_args()).current_dir(world.folder());
+        fresh.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let running = Running::start(fresh)?;
         eventually("the agent is ready", || ready.exists())?;
         running.signal(signal)?;
         running.wait()?.expect(code)?;
