@@ -1,10 +1,14 @@
 //! The fuzz rung: every target built at once, then run for a while each, as many at a time as
 //! there are processors. cargo-fuzz comes from crates.io into `target/`, and stable Rust is enough.
+//!
+//! The build takes minutes, and the rungs on this kernel mostly wait: it is done beside them, at the
+//! lowest priority.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
-use std::time::Instant;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
 use anyhow::{Context, Result, bail};
@@ -22,30 +26,80 @@ const SECONDS: u32 = 10;
 const MEMORY: u32 = 1024;
 
 /// Where things are.
-struct Place<'a> {
-    workspace: &'a Path,
-    logs: &'a Path,
+struct Place {
+    workspace: PathBuf,
+    logs: PathBuf,
 }
 
-/// The whole rung.
-pub(crate) fn rung(workspace: &Path, logs: &Path) -> Result<Row> {
+/// What a build came to.
+pub(crate) enum Built {
+    /// After so long.
+    Ready(Duration),
+    /// cargo-fuzz is not here and cannot be had.
+    NoFuzzer(String),
+}
+
+/// A build that goes on beside other rungs.
+pub(crate) struct Build(JoinHandle<Result<Built>>);
+
+impl Build {
+    /// Expects the kernel programs to be built already.
+    pub(crate) fn begin(workspace: &Path, logs: &Path) -> Self {
+        let place = Place { workspace: workspace.into(), logs: logs.into() };
+        Self(thread::spawn(move || place.build_all()))
+    }
+
+    fn end(self) -> Result<Built> {
+        self.0.join().unwrap_or_else(|_| bail!("the build of the fuzz targets panicked"))
+    }
+}
+
+/// The whole rung; what is built already is not built again.
+pub(crate) fn rung(workspace: &Path, logs: &Path, build: Option<Build>) -> Result<Row> {
     let started = Instant::now();
-    let place = Place { workspace, logs };
+    let place = Place { workspace: workspace.into(), logs: logs.into() };
     let targets = place.targets()?;
-    let cargo_fuzz = match place.provision() {
-        Ok(program) => program,
-        Err(why) => {
-            let why = format!("cargo-fuzz {CARGO_FUZZ} is not here and cannot be had: {why:#}");
-            return Ok(Row::not_run("fuzz", &why));
-        }
+    let built = match build {
+        Some(build) => build.end(),
+        None => ebpf::build(workspace).and_then(|_| place.build_all()),
     };
-    place.build(&cargo_fuzz)?;
-    println!("   {} targets built in {:.0?}", targets.len(), started.elapsed());
+    match built? {
+        Built::Ready(time) => println!("   {} targets built in {time:.0?}", targets.len()),
+        Built::NoFuzzer(why) => return Ok(Row::not_run("fuzz", &why)),
+    }
     let counts = place.run_all(&targets);
     Ok(Row::new("fuzz", counts, started.elapsed(), &place.log("fuzz")))
 }
 
-impl Place<'_> {
+/// `command`, giving way to whatever else this machine does.
+fn niced(command: &Command) -> Command {
+    let mut niced = Command::new("nice");
+    niced.args(["-n", "19"]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => niced.env(name, value),
+            None => niced.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        niced.current_dir(folder);
+    }
+    niced
+}
+
+impl Place {
+    fn build_all(&self) -> Result<Built> {
+        let started = Instant::now();
+        match self.provision() {
+            Ok(cargo_fuzz) => self.build(&cargo_fuzz)?,
+            Err(why) => {
+                let why = format!("cargo-fuzz {CARGO_FUZZ} is not here and cannot be had: {why:#}");
+                return Ok(Built::NoFuzzer(why));
+            }
+        }
+        Ok(Built::Ready(started.elapsed()))
+    }
+
     fn log(&self, name: &str) -> PathBuf {
         self.logs.join(format!("{name}.log"))
     }
@@ -86,15 +140,15 @@ impl Place<'_> {
         if is_there() {
             return Ok(program);
         }
-        println!("   building cargo-fuzz {CARGO_FUZZ} (once, about a minute)");
-        let mut install = build::cargo(self.workspace);
+        println!("   building cargo-fuzz {CARGO_FUZZ} (once, about a minute of a free machine)");
+        let mut install = build::cargo(&self.workspace);
         install.args(["install", "cargo-fuzz", "--locked", "--force", "--version", CARGO_FUZZ]);
         install.arg("--root").arg(&root);
         // Not beside the workspace's own packages, and not kept: only the program is wanted.
         let scratch = root.join("build");
         install.env("CARGO_TARGET_DIR", &scratch);
         let log = self.log("fuzz");
-        let installed = sh::logged(&mut install, &log, |_| {})?;
+        let installed = sh::logged(&mut niced(&install), &log, |_| {})?;
         let _ = fs::remove_dir_all(&scratch);
         if !installed || !is_there() {
             bail!("{}", sh::tail(&log, 3));
@@ -104,7 +158,6 @@ impl Place<'_> {
 
     /// All targets in one build; nothing is built again when they run.
     fn build(&self, cargo_fuzz: &Path) -> Result<()> {
-        ebpf::build(self.workspace)?;
         let mut command = Command::new(cargo_fuzz);
         command.current_dir(self.workspace.join("userspace"));
         // Without a sanitizer stable Rust is enough, and the only unsafe code is not in parsers.
@@ -114,7 +167,7 @@ impl Place<'_> {
         command.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
         command.args(["--codegen-units", "16"]);
         let log = self.log("fuzz");
-        if !sh::logged(&mut command, &log, |_| {})? {
+        if !sh::logged(&mut niced(&command), &log, |_| {})? {
             bail!("the fuzz targets do not build\n{}", sh::tail(&log, 30));
         }
         Ok(())
@@ -156,7 +209,7 @@ impl Place<'_> {
         fs::create_dir_all(&corpus)?;
         fs::create_dir_all(&findings)?;
         let mut command = Command::new(&program);
-        command.current_dir(self.workspace).arg(&corpus);
+        command.current_dir(&self.workspace).arg(&corpus);
         // What was found before and what was written by hand; only the first folder is added to.
         command.arg(self.fuzz().join("seeds").join(target)).arg(&findings);
         let dictionary = self.fuzz().join("dictionaries").join(format!("{target}.dict"));
@@ -222,9 +275,20 @@ mod tests {
     }
 
     #[test]
+    fn a_niced_command_is_the_same_command_at_the_lowest_priority() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().canonicalize().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo \"$WORD ${CARGO-unset}\"; pwd; nice"]);
+        command.current_dir(&folder).env("WORD", "two words").env_remove("CARGO");
+        let said = sh::output(&mut niced(&command)).unwrap();
+        assert_eq!(said, format!("two words unset\n{}\n19\n", folder.display()));
+    }
+
+    #[test]
     fn every_target_is_built_and_has_seeds() {
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let place = Place { workspace, logs: Path::new("/nowhere") };
+        let place = Place { workspace: workspace.into(), logs: "/nowhere".into() };
         let manifest = fs::read_to_string(place.fuzz().join("Cargo.toml")).unwrap();
         for target in place.targets().unwrap() {
             assert!(manifest.contains(&format!("name = \"{target}\"")), "{target} is not built");

@@ -23,7 +23,6 @@ const RUNGS: &[(&str, &str)] = &[
     ("clippy", "the compiler's and clippy's lints, all of them errors"),
     ("tidy", "the rules of this repository"),
     ("unit", "unit, table and in-memory connection tests; no privileges"),
-    ("fuzz", "each fuzz target for ten seconds; needs a network the first time"),
     ("e2e", "the real binary on this kernel; needs root and cgroup v2"),
     (
         "attacks-run",
@@ -31,6 +30,7 @@ const RUNGS: &[(&str, &str)] = &[
     ),
     ("attacks-attach", "the same against `egret attach`"),
     ("clients", "unmodified clients against real servers, compared with README.md; as e2e"),
+    ("fuzz", "each fuzz target for ten seconds; needs a network the first time"),
     ("vm-6.1", "the end-to-end tests under Debian's kernel 6.1"),
     ("vm-6.1-attacks", "the attacks that depend on the kernel, both ways, there"),
     ("vm-6.12", "the end-to-end tests under Debian's kernel 6.12"),
@@ -47,6 +47,8 @@ struct Climb<'a> {
     table: Table,
     /// Opened by the first VM rung; the error is kept for the others.
     lab: Option<Result<vm::Lab, String>>,
+    /// Begun beside the rungs on this kernel, which mostly wait.
+    fuzz: Option<fuzz::Build>,
 }
 
 /// Climb the ladder. True if nothing failed.
@@ -62,13 +64,15 @@ pub(crate) fn run(workspace: &Path, wanted: &Wanted) -> Result<bool> {
     let _ = std::fs::remove_dir_all(&logs);
     std::fs::create_dir_all(&logs)?;
     host::install_clients();
-    let mut climb = Climb { workspace, logs, table: Table::default(), lab: None };
-    for (rung, what) in RUNGS {
-        if !wanted.only.is_empty() && !wanted.only.iter().any(|o| o == rung) {
-            continue;
-        }
+    let mut climb = Climb { workspace, logs, table: Table::default(), lab: None, fuzz: None };
+    let is_wanted = |rung: &str| wanted.only.is_empty() || wanted.only.iter().any(|o| o == rung);
+    for (rung, what) in RUNGS.iter().filter(|(rung, _)| is_wanted(rung)) {
         println!("── {rung}: {what}");
         let started = Instant::now();
+        if *rung == "e2e" && is_wanted("fuzz") && host::no_e2e_here().is_none() {
+            ebpf::build(workspace)?;
+            climb.fuzz = Some(fuzz::Build::begin(workspace, &climb.logs));
+        }
         let row = if wanted.no_vm && rung.starts_with("vm-") {
             Row::not_run(rung, "--no-vm was given")
         } else if wanted.only.is_empty() && ON_REQUEST.contains(rung) {
@@ -101,7 +105,7 @@ impl Climb<'_> {
                 Ok(self.done(rung, true, started))
             }
             "tidy" => Ok(self.done(rung, tidy::run(self.workspace)?, started)),
-            "fuzz" => fuzz::rung(self.workspace, &self.logs),
+            "fuzz" => fuzz::rung(self.workspace, &self.logs, self.fuzz.take()),
             "e2e" => self.e2e(),
             "clients" => clients::rung(self.workspace, rung, &self.log(rung)),
             "attacks-run" => self.attacks(rung, attacks::Mode::Run),
