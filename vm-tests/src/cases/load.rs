@@ -92,7 +92,8 @@ fn slow(bench: &Bench, mode: &str, url: &str, limit: &str) -> Result<()> {
     let ended = world.egret_with(&rules)?.sh(&script)?.expect(0)?;
     ended.hides("MISSED")?;
     let served = ended.stdout.trim().strip_prefix("served ").and_then(|n| n.parse::<u32>().ok());
-    ensure!(served.is_some_and(|n| n >= 10), "{}", ended.text());
+    // How many fit in beside it depends on the machine; that none was missed does not.
+    ensure!(served.is_some_and(|n| n >= 3), "{}", ended.text());
     let given_up = records(&world)?.iter().filter(|r| r["reason"] == "client_timeout").count();
     ensure!(given_up >= 25, "{given_up} slow connections were given up");
     Ok(())
