@@ -20,18 +20,26 @@ mod http_requests;
 mod once;
 #[path = "connection/opaque.rs"]
 mod opaque;
+#[path = "connection/origin.rs"]
+mod origin;
 #[path = "connection/peers.rs"]
 mod peers;
 #[path = "connection/protocols.rs"]
 mod protocols;
+#[path = "connection/raw.rs"]
+mod raw;
 #[path = "connection/replaced.rs"]
 mod replaced;
 #[path = "connection/replaced_edges.rs"]
 mod replaced_edges;
 #[path = "connection/reuse.rs"]
 mod reuse;
+#[path = "connection/semantics.rs"]
+mod semantics;
 #[path = "connection/slow.rs"]
 mod slow;
+#[path = "connection/streaming.rs"]
+mod streaming;
 #[path = "connection/strict.rs"]
 mod strict;
 #[path = "connection/talk.rs"]

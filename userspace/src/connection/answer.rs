@@ -17,6 +17,7 @@ use super::{Connection, record};
 use crate::audit::{Guard, Outcome};
 use crate::forward::pool::Lease;
 use crate::http::body::{Body, Download, OnEnd};
+use crate::http::farewell::Farewell;
 use crate::http::limits::Allowance;
 use crate::http::line::Line;
 use crate::http::patience::Stalled;
@@ -78,10 +79,12 @@ pub(super) fn relay_answer(
         None => (Body::from(body), None),
     };
     let under_way = !body.is_end_stream() || !upload.is_done();
-    let watched = under_way.then(|| standing.watched(line, &upload));
+    let farewell = Farewell::of(&head.headers, standing.sent.version, &upload);
+    let (tell, farewell) = farewell.unzip();
+    let watched = under_way.then(|| standing.watched(line, &upload, tell));
     let ending = Ending { guard, upload, lease, status, injection, scrubbed, stalled, watched };
     let idle = idle.unwrap_or_else(|| connection.limits(&connection.agent()).download_idle);
-    let body = Download::new(body, allowance, Box::new(ending), idle);
+    let body = Download::new(body, allowance, Box::new(ending), idle).with_farewell(farewell);
     Ok(Response::from_parts(head, body))
 }
 

@@ -3,16 +3,23 @@
 //! new decision; what still is goes on untouched.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
+use tokio::time::sleep;
 
 use super::declined::Sent;
 use super::{Connection, Site};
+use crate::http::farewell::Over;
 use crate::http::line::Line;
 use crate::http::upload::UploadState;
 use crate::identify::{Agent, AgentWatch};
 use crate::outcome::Reason;
 use crate::policy::{self, Denial, Facts, Host, Layer, Permit, RequestFacts, Verdict};
+
+/// So long an agent may take to read why its stream ends. Nothing else passes meanwhile.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Waits for an agent that no longer allows what `still` is about.
 pub(super) async fn over(
@@ -143,17 +150,30 @@ impl Standing {
     }
 
     /// Ends the exchange from the outside once it is no longer allowed. Its bodies are then not
-    /// asked, since either may wait for a peer that takes nothing.
-    pub(super) fn watched(mut self, line: Line, upload: &Arc<UploadState>) -> Watched {
+    /// asked, since either may wait for a peer that takes nothing; but a gRPC client is told why, if
+    /// it takes that soon.
+    pub(super) fn watched(
+        mut self,
+        line: Line,
+        upload: &Arc<UploadState>,
+        farewell: Option<oneshot::Sender<Over>>,
+    ) -> Watched {
         let denial = Arc::<OnceLock<Denial>>::default();
         let (told, upload) = (Arc::clone(&denial), Arc::downgrade(upload));
         let watching = tokio::spawn(async move {
             let over = self.over().await;
-            let reason = over.reason;
+            let (reason, message) = (over.reason, over.message.clone());
             let _ = told.set(over);
-            line.cut();
+            let farewell = farewell.map(|tell| tell.send(Over { reason, message }));
+            if farewell.is_none() {
+                line.cut();
+            }
             if let Some(upload) = upload.upgrade() {
                 upload.cut(reason);
+            }
+            if farewell.is_some() {
+                sleep(FAREWELL).await;
+                line.cut();
             }
         });
         Watched { task: watching.abort_handle(), denial }

@@ -11,6 +11,7 @@ use http_body_util::Full;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 
+use super::farewell::{Farewell, Over};
 use super::limits::Allowance;
 use super::patience::{Exchange, Silence};
 use crate::outcome::Reason;
@@ -110,6 +111,10 @@ pub struct Download {
     silence: Option<Silence>,
     /// Tells the connection what this body waits for.
     exchange: Option<Exchange>,
+    /// Where the agent is told in trailers why its stream ends.
+    farewell: Option<Farewell>,
+    /// That was said, and nothing follows.
+    over: bool,
 }
 
 impl Download {
@@ -135,9 +140,26 @@ impl Download {
         self
     }
 
-    fn cut_off(&mut self, reason: Reason) -> BoxError {
-        self.cut = Some(reason);
-        Cut(reason).into()
+    /// The same, for a gRPC client.
+    #[must_use]
+    pub fn with_farewell(mut self, farewell: Option<Farewell>) -> Self {
+        self.farewell = farewell;
+        self
+    }
+
+    /// The last that the agent hears.
+    fn cut_off(&mut self, over: &Over) -> Result<Frame<Bytes>, BoxError> {
+        self.cut = Some(over.reason);
+        let Some(farewell) = self.farewell.take() else {
+            return Err(Cut(over.reason).into());
+        };
+        farewell.end(over.reason);
+        self.over = true;
+        Ok(Frame::trailers(over.trailers()))
+    }
+
+    fn cut_for(&mut self, reason: Reason) -> Result<Frame<Bytes>, BoxError> {
+        self.cut_off(&Over { reason, message: None })
     }
 }
 
@@ -153,6 +175,8 @@ impl From<Body> for Download {
             on_end: None,
             silence: None,
             exchange: None,
+            farewell: None,
+            over: false,
         }
     }
 }
@@ -165,13 +189,21 @@ impl HttpBody for Download {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        if let Some(farewell) = &mut self.farewell
+            && let Poll::Ready(over) = farewell.poll_over(cx)
+        {
+            return Poll::Ready(Some(self.cut_off(&over)));
+        }
         let polled = Pin::new(&mut self.inner).poll_frame(cx);
         if let Some(exchange) = &mut self.exchange {
             exchange.polled(polled.is_pending());
         }
         let Poll::Ready(frame) = polled else {
             ready!(self.silence.as_mut().map_or(Poll::Pending, |s| s.poll_over(cx)));
-            return Poll::Ready(Some(Err(self.cut_off(Reason::UpstreamTimeout))));
+            return Poll::Ready(Some(self.cut_for(Reason::UpstreamTimeout)));
         };
         if let Some(silence) = &mut self.silence {
             silence.moved();
@@ -182,18 +214,22 @@ impl HttpBody for Download {
                 if let Some(allowance) = &self.allowance
                     && let Err(reason) = allowance.download(n)
                 {
-                    return Poll::Ready(Some(Err(self.cut_off(reason))));
+                    return Poll::Ready(Some(self.cut_for(reason)));
                 }
                 self.bytes += n;
             }
-            Some(Err(_)) => {}
+            Some(Err(_)) => {
+                if let Some(over) = self.farewell.as_ref().and_then(Farewell::fault) {
+                    return Poll::Ready(Some(self.cut_off(&over)));
+                }
+            }
             None => self.complete = true,
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.over || self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod body;
 pub mod chunked;
+pub mod farewell;
 pub mod head;
 pub mod headers;
 pub mod limits;

@@ -1,7 +1,9 @@
 //! Refusals that an agent, and the person who reads its output, can act on.
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::header::{
+    ACCEPT, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT,
+};
 use http::{HeaderMap, Method, Response, StatusCode, Version};
 use hyper::ext::ReasonPhrase;
 use serde::Serialize;
@@ -12,6 +14,8 @@ use crate::policy::Host;
 
 /// The header that tells egret's answers from the upstream's.
 pub const X_EGRET: HeaderName = HeaderName::from_static("x-egret");
+
+const PROBLEM: &str = "application/problem+json";
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -41,6 +45,8 @@ pub enum Audience {
     Git,
     /// OpenAI's SDKs show only an error's `message`.
     OpenAi,
+    /// Who shows problem details (RFC 9457) and nothing else: uv, and whoever asks for them.
+    Problem,
     Other,
 }
 
@@ -56,14 +62,33 @@ impl Audience {
             Self::Git
         } else if begins(USER_AGENT, b"OpenAI/") {
             Self::OpenAi
+        } else if begins(USER_AGENT, b"uv/") || asks_for(request, PROBLEM) {
+            Self::Problem
         } else {
             Self::Other
         }
     }
 }
 
+/// Whether an `Accept` field lists this type.
+fn asks_for(request: &HeaderMap, kind: &str) -> bool {
+    let accepted = request.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok());
+    let mut kinds = accepted.flat_map(|v| v.split(',')).map(|k| k.split(';').next().unwrap_or(""));
+    kinds.any(|k| k.trim().eq_ignore_ascii_case(kind))
+}
+
+/// RFC 9457. Its `type` is what an absent one means: the status says it all.
+#[derive(Serialize)]
+struct Problem<'a> {
+    title: String,
+    status: u16,
+    detail: &'a str,
+}
+
 #[derive(Serialize)]
 struct Text<'a> {
+    #[serde(flatten)]
+    problem: Option<Problem<'a>>,
     error: serde_json::Value,
     reason: &'static str,
     layer: &'static str,
@@ -76,14 +101,33 @@ struct Text<'a> {
     next_steps: Vec<String>,
 }
 
+/// A refusal in one line.
+fn line(reason: Reason, message: &str) -> String {
+    format!("egress denied ({reason}): {message}")
+}
+
+/// A refusal as gRPC tells it, at the end of a stream. `message`: the reason's meaning where absent.
+pub fn grpc_trailers(reason: Reason, message: Option<&str>) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    trailers.insert(GRPC_STATUS, HeaderValue::from_static(grpc_status(reason)));
+    let line = line(reason, message.unwrap_or(reason.meaning())).replace('%', "%25");
+    let encoded =
+        percent_encoding::utf8_percent_encode(&line, percent_encoding::CONTROLS).to_string();
+    if let Ok(message) = HeaderValue::from_str(&encoded) {
+        trailers.insert(GRPC_MESSAGE, message);
+    }
+    trailers
+}
+
 impl Refusal<'_> {
     /// The answer, as its audience shows it best.
     pub fn response(&self, audience: Audience, version: Version) -> Response<Body> {
         let mut response = match audience {
             Audience::Grpc => self.grpc(),
             Audience::Git => self.plain(),
-            Audience::OpenAi => self.json(Some(self.line())),
-            Audience::Other => self.json(None),
+            Audience::OpenAi => self.json(Some(self.line()), None),
+            Audience::Problem => self.json(None, Some(self.problem())),
+            Audience::Other => self.json(None, None),
         };
         // Many clients show nothing of a refusal but its first line.
         if let Ok(phrase) = ReasonPhrase::try_from(format!("Denied by egret ({})", self.reason)) {
@@ -109,13 +153,23 @@ impl Refusal<'_> {
     }
 
     fn line(&self) -> String {
-        format!("egress denied ({}): {}", self.reason, self.message())
+        line(self.reason, self.message())
+    }
+
+    fn problem(&self) -> Problem<'_> {
+        Problem {
+            title: format!("egress denied ({})", self.reason),
+            status: self.reason.http_status(),
+            detail: self.message(),
+        }
     }
 
     /// `line`: the error is an object that has it as its message.
-    fn json(&self, line: Option<String>) -> Response<Body> {
+    fn json(&self, line: Option<String>, problem: Option<Problem<'_>>) -> Response<Body> {
         let kind = "egress_denied";
+        let content_type = if problem.is_some() { PROBLEM } else { "application/json" };
         let text = Text {
+            problem,
             error: match line {
                 None => kind.into(),
                 Some(line) => serde_json::json!({
@@ -134,7 +188,7 @@ impl Refusal<'_> {
         };
         let mut bytes = serde_json::to_vec(&text).unwrap_or_default();
         bytes.push(b'\n');
-        self.with_status("application/json", bytes)
+        self.with_status(content_type, bytes)
     }
 
     /// What git prints behind `remote: `.
@@ -155,13 +209,7 @@ impl Refusal<'_> {
         let mut response = Response::new(Body::empty());
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert(GRPC_STATUS, HeaderValue::from_static(grpc_status(self.reason)));
-        let encoded =
-            percent_encoding::utf8_percent_encode(&self.line(), percent_encoding::CONTROLS)
-                .to_string();
-        if let Ok(message) = HeaderValue::from_str(&encoded.replace('%', "%25")) {
-            headers.insert(GRPC_MESSAGE, message);
-        }
+        headers.extend(grpc_trailers(self.reason, self.message));
         response
     }
 
@@ -252,6 +300,20 @@ mod tests {
         assert!(json["next_steps"][1].as_str().unwrap().contains("--allow 'POST 192.0.2.1/x'"));
     }
 
+    #[test]
+    fn problem_details_are_for_those_who_accept_them() {
+        for (accept, asked) in [
+            ("application/problem+json", true),
+            ("text/html, application/Problem+JSON;q=0.5", true),
+            ("application/json", false),
+            ("application/problem+xml, */*", false),
+        ] {
+            let mut request = HeaderMap::new();
+            request.insert(ACCEPT, HeaderValue::from_static(accept));
+            assert_eq!(Audience::of(&request) == Audience::Problem, asked, "{accept}");
+        }
+    }
+
     #[tokio::test]
     async fn clients_that_show_little_show_the_reason() {
         let (method, host) = (Method::GET, Host::Ip([192, 0, 2, 1].into()));
@@ -265,6 +327,11 @@ mod tests {
                 "OpenAI/Python 3",
                 "application/json",
                 "{\"error\":{\"message\":\"egress denied (no_rule): no",
+            ),
+            (
+                "uv/0.13.9",
+                "application/problem+json",
+                "{\"title\":\"egress denied (no_rule)\",\"status\":403,\"detail\":\"no rule",
             ),
             ("curl/8", "application/json", "{\"error\":\"egress_denied\",\"reason\":\"no_rule\""),
         ] {

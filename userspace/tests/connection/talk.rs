@@ -110,10 +110,10 @@ impl H2 {
 }
 
 /// The same over HTTP/1; the connection goes on by itself.
-pub async fn ask_h1(
-    io: impl Io + 'static,
+pub async fn ask_h1<I: Io + 'static>(
+    io: I,
     path: &str,
-) -> (Sender<Bytes>, impl Future<Output = hyper::Result<Response<Incoming>>>) {
+) -> (Sender<Bytes>, impl Future<Output = hyper::Result<Response<Incoming>>> + use<I>) {
     let (mut client, connection) = http1::handshake(TokioIo::new(io)).await.unwrap();
     tokio::spawn(connection);
     let (say, body) = channel();

@@ -133,10 +133,16 @@ pub fn channel() -> (tokio::sync::mpsc::Sender<Bytes>, Channel) {
 pub struct Channel(tokio::sync::mpsc::Receiver<Bytes>);
 
 /// A request's body that is noted as broken off unless it arrives to its end.
-struct Arriving {
+pub struct Arriving {
     body: Incoming,
     whole: bool,
     notes: Notes,
+}
+
+impl Arriving {
+    pub fn new(body: Incoming, notes: &Notes) -> Self {
+        Self { body, whole: false, notes: notes.clone() }
+    }
 }
 
 impl http_body::Body for Arriving {
@@ -241,7 +247,7 @@ pub async fn echo() -> Upstream {
                 let mut buffer = [0; 4096];
                 while let Ok(n @ 1..) = io.read(&mut buffer).await {
                     notes.raw.lock().unwrap().extend_from_slice(&buffer[..n]);
-                    if io.write_all(&buffer[..n]).await.is_err() {
+                    if io.write_all(&buffer[..n]).await.is_err() || io.flush().await.is_err() {
                         break;
                     }
                 }
@@ -334,7 +340,7 @@ async fn answer(
                 let mut buffer = [0; 64];
                 while let Ok(n @ 1..) = io.read(&mut buffer).await {
                     notes.raw.lock().unwrap().extend_from_slice(&buffer[..n]);
-                    if io.write_all(&buffer[..n]).await.is_err() {
+                    if io.write_all(&buffer[..n]).await.is_err() || io.flush().await.is_err() {
                         break;
                     }
                 }
