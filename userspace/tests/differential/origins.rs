@@ -6,7 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use tempfile::TempDir;
+
+use super::peers::Ca;
 
 pub struct Origin {
     pub name: &'static str,
@@ -27,17 +31,37 @@ const RECIPES: &[Recipe] = &[
     ("python", "/usr/bin/python3", include_str!("origins/python.sh")),
 ];
 
-/// Those that are installed, and the names of the others.
-pub fn start() -> (Vec<Origin>, Vec<&'static str>) {
+/// Those that are installed, and the names of the others. With TLS they speak HTTP/2 as well, those
+/// that can.
+pub fn start(tls: Option<&Ca>) -> (Vec<Origin>, Vec<&'static str>) {
     let (there, missing): (Vec<_>, Vec<_>) =
         RECIPES.iter().partition(|(_, program, _)| Path::new(program).exists());
-    let origins = there.into_iter().map(Origin::start).collect();
+    let origins = there.into_iter().map(|recipe| Origin::start(recipe, tls)).collect();
     (origins, missing.into_iter().map(|(name, ..)| *name).collect())
 }
 
+fn pem(label: &str, der: &[u8]) -> String {
+    let lines: Vec<_> = der.chunks(48).map(|line| BASE64_STANDARD.encode(line)).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+}
+
 impl Origin {
-    fn start((name, _, script): &Recipe) -> Self {
+    /// Whether it speaks HTTP/2 where it has TLS.
+    pub fn speaks_h2(&self) -> bool {
+        self.name != "python"
+    }
+
+    fn start((name, _, script): &Recipe, tls: Option<&Ca>) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        if let Some(ca) = tls {
+            let identity = ca.identity("api.test");
+            let certificate = pem("CERTIFICATE", &identity.chain[0]);
+            let key = pem("PRIVATE KEY", identity.key.secret_der());
+            let write = |name, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+            write("cert.pem", &certificate);
+            write("key.pem", &key);
+            write("both.pem", &format!("{certificate}{key}"));
+        }
         let log = folder.path().join("seen");
         std::fs::write(&log, "").unwrap();
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -50,6 +74,7 @@ impl Origin {
             .current_dir(folder.path())
             .env("PORT", address.port().to_string())
             .env("FOLDER", folder.path())
+            .env("TLS", if tls.is_some() { "yes" } else { "" })
             .stdin(Stdio::null())
             .stdout(complaints.try_clone().unwrap())
             .stderr(complaints)

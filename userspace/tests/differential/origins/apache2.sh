@@ -12,5 +12,11 @@ LogFormat "%r|%{Host}i" seen
 CustomLog $FOLDER/seen seen
 DocumentRoot $FOLDER
 ErrorDocument 404 "ok)"
+${TLS:+LoadModule ssl_module $modules/mod_ssl.so
+LoadModule http2_module $modules/mod_http2.so
+SSLEngine on
+SSLCertificateFile $FOLDER/cert.pem
+SSLCertificateKeyFile $FOLDER/key.pem
+Protocols h2 http/1.1}
 END
 exec apache2 -X -f "$FOLDER/conf"

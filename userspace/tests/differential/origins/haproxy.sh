@@ -8,7 +8,7 @@ defaults
     timeout connect 5s
     timeout server 30s
 frontend all
-    bind 127.0.0.1:$PORT
+    bind 127.0.0.1:$PORT${TLS:+ ssl crt $FOLDER/both.pem alpn h2,http/1.1}
     log global
     http-request capture req.hdr(host) len 200
     log-format "SEEN %HM %HU %HV|%[capture.req.hdr(0)]"

@@ -13,7 +13,8 @@ http {
     uwsgi_temp_path $FOLDER/uwsgi;
     scgi_temp_path $FOLDER/scgi;
     server {
-        listen 127.0.0.1:$PORT;
+        listen 127.0.0.1:$PORT${TLS:+ ssl http2};
+        ${TLS:+ssl_certificate $FOLDER/cert.pem; ssl_certificate_key $FOLDER/key.pem;}
         access_log $FOLDER/seen seen;
         location / { return 200 "ok)"; }
     }

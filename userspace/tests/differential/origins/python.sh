@@ -1,6 +1,7 @@
 # Python's own server, which closes after each answer.
 cat > server.py <<'END'
 import os
+import ssl
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -24,6 +25,12 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+server = ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler)
+if os.environ["TLS"]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain("cert.pem", "key.pem")
+    # Each connection's own thread shakes hands.
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+server.serve_forever()
 END
 exec /usr/bin/python3 server.py
