@@ -132,8 +132,8 @@ pub(super) const CLIENTS: &[Client] = &[
         needs: &["venv/bin/uv", "nginx"],
         allowed: "cd $WORK && $TOOLS/venv/bin/uv pip install --no-cache --python /usr/bin/python3 --target uv --index-url https://pypi.test/allowed/simple/ hello-egret",
         prints: "hello-egret==1.0",
-        refused: "cd $WORK && $TOOLS/venv/bin/uv pip install --no-cache --python /usr/bin/python3 --target uv2 --index-url https://pypi.test/refused/simple/ hello-egret",
-        shows: "403 Forbidden",
+        refused: "cd $WORK && $TOOLS/venv/bin/uv pip install --no-cache --python /usr/bin/python3 --target uv2 https://pypi.test/refused/simple/hello-egret/hello_egret-1.0-py3-none-any.whl",
+        shows: "egress denied (no_rule)",
         call: "install",
         trust: "SSL_CERT_FILE",
         ..WEB
