@@ -37,6 +37,7 @@ pub fn run(bench: &Bench, wanted: &Wanted) -> Result<bool> {
     let chosen: Vec<&Client> = CLIENTS.iter().filter(|c| is_wanted(c, &wanted.only)).collect();
     ensure!(!chosen.is_empty(), "no client is called {}", wanted.only.join(", "));
     let site = site::Site::start(bench, wanted)?;
+    play::keeps_the_secret(&site)?;
     let mut good = true;
     for client in chosen {
         let (status, detail) = match play::play(&site, client) {

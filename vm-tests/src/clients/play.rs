@@ -23,6 +23,16 @@ pub(super) enum Played {
 }
 
 /// # Errors
+/// Where an agent can read the secret in an environment or on a command line that it sees.
+pub(super) fn keeps_the_secret(site: &Site) -> Result<()> {
+    let read = "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n'";
+    let text = printed(&site.agent(read)?);
+    ensure!(text.contains("WORK=/"), "control: the agent's own environment is not read\n{text}");
+    ensure!(!text.contains(site.secret()), "the agent can read the secret\n{text}");
+    Ok(())
+}
+
+/// # Errors
 /// What did not come out as promised, with what the client printed.
 pub(super) fn play(site: &Site, client: &Client) -> Result<Played> {
     if let Some(what) = client.needs.iter().find(|need| !site.has(need)) {
@@ -45,6 +55,7 @@ pub(super) fn play(site: &Site, client: &Client) -> Result<Played> {
     site.forget()?;
     let refused = site.agent(client.refused)?;
     let text = printed(&refused);
+    ensure!(!text.contains(site.secret()), "the refused client saw the secret\n{text}");
     ensure!(
         text.contains(client.shows),
         "the refused call does not show {:?}\n{text}",
