@@ -3,10 +3,11 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 
 use egret::sys::tty::{self, Size};
+use nix::poll::{PollFd, PollFlags, poll};
 
 use crate::harness::{Box, skipped};
 
@@ -22,6 +23,9 @@ fn driver() {
     println!("CODE={}", status.code());
 }
 
+/// For what must appear, in milliseconds; a test that waits so long has failed.
+const PATIENCE: u16 = 60_000;
+
 struct Person {
     master: File,
     child: Child,
@@ -36,8 +40,9 @@ impl Person {
         let end = |fd: &OwnedFd| Stdio::from(fd.try_clone().unwrap());
         let exe = std::env::current_exe().unwrap();
         let driver = format!("{} --exact terminal::driver --ignored --nocapture", exe.display());
-        let child = Command::new("setsid")
-            .args(["-c", "-w"])
+        // Whoever runs the tests may ignore signals (nohup), and a shell cannot trap those.
+        let child = Command::new("env")
+            .args(["--default-signal=HUP,INT,QUIT,TERM", "setsid", "-c", "-w"])
             .args(shell)
             .env("DRIVER", driver)
             .env("SCRIPT", script)
@@ -62,6 +67,9 @@ impl Person {
                 self.seen.drain(..at + text.len());
                 return;
             }
+            let mut screen = [PollFd::new(self.master.as_fd(), PollFlags::POLLIN)];
+            let ready = poll(&mut screen, PATIENCE).unwrap();
+            assert!(ready > 0, "waited for {text:?} after {:?}", self.seen);
             match self.master.read(&mut chunk) {
                 Ok(n) if n > 0 => self.seen.push_str(&String::from_utf8_lossy(&chunk[..n])),
                 end => panic!("waited for {text:?}, ended with {end:?} after {:?}", self.seen),
