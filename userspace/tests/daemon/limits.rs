@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{Signal, kill};
@@ -124,8 +125,15 @@ fn a_run_folder_that_is_full_or_read_only_changes_nothing() {
 /// Takes every descriptor that is free: only numbers that are in use are left. Answers the limit
 /// from before.
 fn exhaust(pid: Pid) -> u64 {
-    let used = |n: &u64| Path::new(&format!("/proc/{pid}/fd/{n}")).symlink_metadata().is_ok();
-    limit(pid, (0..).take_while(used).count() as u64)
+    let folder = format!("/proc/{pid}/fd");
+    let used = |n: &u64| Path::new(&format!("{folder}/{n}")).symlink_metadata().is_ok();
+    let dense = || (0..).take_while(used).count();
+    // A number that is free for a moment would take those above it away for good.
+    let until = Instant::now() + Duration::from_secs(5);
+    while dense() < fs::read_dir(&folder).unwrap().count() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    limit(pid, dense() as u64)
 }
 
 /// Sets how many descriptors a process may have; answers how many it could have before.
