@@ -18,7 +18,7 @@ use crate::identify::{Agent, AgentWatch};
 use crate::outcome::Reason;
 use crate::policy::{self, Denial, Facts, Host, Layer, Permit, RequestFacts, Verdict};
 
-/// So long an agent may take to read why its stream ends. Nothing else passes meanwhile.
+/// So long an agent may take to read why its stream ends. Of the bodies nothing more is read meanwhile.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Waits for an agent that no longer allows what `still` is about.

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use http::{HeaderMap, Version};
 use tokio::sync::oneshot;
 
-use super::refuse::grpc_trailers;
+use super::refuse::{grpc_trailers, is_grpc};
 use super::upload::UploadState;
 use crate::outcome::Reason;
 
@@ -40,9 +40,7 @@ impl Farewell {
         version: Version,
         upload: &Arc<UploadState>,
     ) -> Option<(oneshot::Sender<Over>, Self)> {
-        let kind = answer.get(http::header::CONTENT_TYPE)?;
-        let grpc = version == Version::HTTP_2 && kind.as_bytes().starts_with(b"application/grpc");
-        grpc.then(|| {
+        (version == Version::HTTP_2 && is_grpc(answer)).then(|| {
             let (tell, told) = oneshot::channel();
             (tell, Self { told: Some(told), upload: Arc::clone(upload) })
         })

@@ -56,7 +56,7 @@ impl Audience {
         let begins = |name, with: &[u8]| {
             request.get(name).is_some_and(|v: &HeaderValue| v.as_bytes().starts_with(with))
         };
-        if begins(CONTENT_TYPE, b"application/grpc") {
+        if is_grpc(request) {
             Self::Grpc
         } else if begins(USER_AGENT, b"git/") {
             Self::Git
@@ -68,6 +68,11 @@ impl Audience {
             Self::Other
         }
     }
+}
+
+/// Whether what these headers belong to has a gRPC body.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// Whether an `Accept` field lists this type.
@@ -164,7 +169,7 @@ impl Refusal<'_> {
         }
     }
 
-    /// `line`: the error is an object that has it as its message.
+    /// `line`: the error is an object that has it as its message. `problem`: its members are there too.
     fn json(&self, line: Option<String>, problem: Option<Problem<'_>>) -> Response<Body> {
         let kind = "egress_denied";
         let content_type = if problem.is_some() { PROBLEM } else { "application/json" };

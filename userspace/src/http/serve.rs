@@ -7,7 +7,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -18,6 +17,7 @@ use super::body::Download;
 use super::head::HeadLimits;
 use super::line::{Line, Streams};
 use super::patience::{Pace, Patient, Stalled};
+use super::refuse::is_grpc;
 use super::strict::{Gate, Strict};
 use super::upload::UploadPace;
 use super::websocket::Held;
@@ -96,10 +96,7 @@ impl ServeLimits {
     /// How long the agent may be silent inside the body of a request with these headers. A gRPC
     /// stream is a conversation: either side may be silent for as long as the other.
     fn upload_idle(&self, request: &HeaderMap) -> Duration {
-        let grpc = request
-            .get(CONTENT_TYPE)
-            .is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
-        if grpc { self.download_idle } else { self.upload_idle }
+        if is_grpc(request) { self.download_idle } else { self.upload_idle }
     }
 }
 

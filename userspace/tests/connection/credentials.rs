@@ -10,7 +10,8 @@ use egret::secrets::{Operator, SecretRef};
 use super::upstream;
 use super::world::{API, OTHER, World, allow, policy};
 
-const SECRET: &str = "s3cr3t-value-of-the-operator";
+/// The secret that the upstream gets.
+pub const SECRET: &str = "s3cr3t-value-of-the-operator";
 
 /// A policy whose credential `api` is bound to `api.test`, and is granted there over https.
 pub fn with_credential(mut policy: Policy) -> Policy {

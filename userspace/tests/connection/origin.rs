@@ -7,23 +7,17 @@ use bytes::Bytes;
 use egret::audit::Audit;
 use egret::policy::Protocol;
 use http::{Request, Response};
-use http_body_util::BodyExt as _;
-use http_body_util::combinators::BoxBody;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::sync::mpsc::Sender;
 use tokio::task::JoinHandle;
 
-use super::credentials::{active, granted, with_credential};
+use super::credentials::{SECRET, active, granted, with_credential};
 use super::peers::{Ca, led_to, server, tls};
 use super::talk::{H2, ask_h1};
-use super::world::{API, Client, World, allow};
-
-pub type Answering = BoxBody<Bytes, hyper::Error>;
-
-/// The secret that worlds with a credential attach.
-pub const SECRET: &str = "s3cr3t-value-of-the-operator";
+use super::upstream::EchoBody;
+use super::world::{API, Answer, Client, World, allow};
 
 /// The version on the agent's side, and on the upstream's.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +38,7 @@ impl Legs {
     pub async fn origin<F, Fut>(self, answer: F) -> Origin
     where
         F: Fn(Request<Incoming>) -> Fut + Clone + Send + Sync + 'static,
-        Fut: Future<Output = Response<Answering>> + Send + 'static,
+        Fut: Future<Output = Response<EchoBody>> + Send + 'static,
     {
         let ca = Ca::new("ca.test");
         let mut config = server(ca.identity("api.test"));
@@ -107,6 +101,12 @@ pub struct Asked {
     pub answer: JoinHandle<hyper::Result<Response<Incoming>>>,
 }
 
+impl Asked {
+    pub async fn answer(self) -> Answer {
+        Answer::read(self.answer.await.unwrap().unwrap()).await
+    }
+}
+
 pub struct Origin {
     pub address: SocketAddr,
     ca: String,
@@ -129,8 +129,4 @@ impl Origin {
     pub fn policy(&self, rules: Vec<egret::policy::Rule>) -> egret::policy::Policy {
         led_to(rules, self.address, &self.ca)
     }
-}
-
-pub fn text(text: impl Into<Bytes>) -> Answering {
-    http_body_util::Full::new(text.into()).map_err(|never| match never {}).boxed()
 }

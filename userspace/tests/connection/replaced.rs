@@ -1,16 +1,12 @@
 //! The policy of an agent is replaced while its connections are open. What is still allowed goes
 //! on to its end; what is not ends on both sides, with the reason of the new decision.
 
-use bytes::Bytes;
 use egret::outcome::Reason;
 use egret::policy::{Action, Mode, PathPattern, Policy, Protocol, Rule};
-use http::Response;
-use hyper::body::Incoming;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::mpsc::Sender;
-use tokio::task::JoinHandle;
 
-use super::talk::{H2, Kind, ask_h1};
+use super::origin::{Asked, Legs};
+use super::talk::{H2, Kind};
 use super::upstream::{self, Upstream};
 use super::world::{API, Answer, World, allow, policy};
 
@@ -101,30 +97,12 @@ async fn conversations_go_on_or_end_on_both_sides_with_the_reason() {
 }
 
 /// Sends the head of an upload and one piece, and waits until the upstream has the head.
-async fn upload(world: &World, up: &Upstream, h2: bool) -> Uploading {
+async fn upload(world: &World, up: &Upstream, h2: bool) -> Asked {
     let before = up.notes.lines().len();
-    let (say, answer) = if h2 {
-        let (say, answer) = H2::new(world).await.ask("/upload");
-        (say, tokio::spawn(answer))
-    } else {
-        let io = world.connect_tls(API, 443, "api.test", b"http/1.1").await.unwrap();
-        let (say, answer) = ask_h1(io, "/upload").await;
-        (say, tokio::spawn(answer))
-    };
-    say.send("one".into()).await.unwrap();
+    let asked = Legs { agent_h2: h2, origin_h2: h2 }.ask(world, "/upload").await;
+    asked.say.send("one".into()).await.unwrap();
     upstream::until(|| up.notes.lines().len() > before).await;
-    Uploading { say, answer }
-}
-
-struct Uploading {
-    say: Sender<Bytes>,
-    answer: JoinHandle<hyper::Result<Response<Incoming>>>,
-}
-
-impl Uploading {
-    async fn answer(self) -> Answer {
-        Answer::read(self.answer.await.unwrap().unwrap()).await
-    }
+    asked
 }
 
 #[tokio::test]
@@ -151,7 +129,7 @@ async fn an_upload_without_an_answer_is_refused_and_its_rest_never_arrives() {
         let uploading = upload(&world, &up, h2).await;
         world.replace(policy(rules(), &[("api.test", &up)]));
         uploading.say.send("two".into()).await.unwrap();
-        let Uploading { say, answer } = uploading;
+        let Asked { say, answer } = uploading;
         drop(say);
         let answer = Answer::read(answer.await.unwrap().unwrap()).await;
         assert_eq!((answer.status, answer.body.as_str()), (200, "hello Ok(6)"), "control");
@@ -161,7 +139,7 @@ async fn an_upload_without_an_answer_is_refused_and_its_rest_never_arrives() {
 #[tokio::test]
 async fn an_answer_that_nobody_reads_ends_too() {
     let up = upstream::https("api.test").await;
-    for h2 in [false, true] {
+    for (h2, path) in [(false, "/endless"), (true, "/endless"), (true, "/endless-grpc")] {
         let rule = allow("api.test", 443, Protocol::Https);
         let world = World::new(policy(vec![rule], &[("api.test", &up)]));
         let mut client = if h2 {
@@ -171,15 +149,15 @@ async fn an_answer_that_nobody_reads_ends_too() {
         };
         let before = up.notes.ends();
         let request = http::Request::get(match h2 {
-            true => "https://api.test/endless",
-            false => "/endless",
+            true => format!("https://api.test{path}"),
+            false => path.to_owned(),
         });
         let request = request.header("host", "api.test").body(Default::default()).unwrap();
         let unread = client.send(request).await;
         world.full_records(1).await;
         world.deny();
         up.notes.ended(before + 1).await;
-        assert_eq!(world.records(2).await[1], "response note agent_unknown", "h2: {h2}");
+        assert_eq!(world.records(2).await[1], "response note agent_unknown", "h2: {h2} {path}");
         drop(unread);
     }
 }

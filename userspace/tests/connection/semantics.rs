@@ -9,9 +9,9 @@ use http::{HeaderMap, HeaderValue, Response};
 use http_body_util::{BodyExt as _, Full};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::origin::{Legs, text};
+use super::origin::Legs;
 use super::peers::{led_to, scripted};
-use super::upstream::{Channel, channel};
+use super::upstream::{Channel, channel, text};
 use super::world::{API, Answer, Client, World, allow};
 
 fn sum(value: &'static str) -> HeaderMap {

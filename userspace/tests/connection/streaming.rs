@@ -13,7 +13,8 @@ use hyper::body::Incoming;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-use super::origin::{Legs, SECRET};
+use super::credentials::SECRET;
+use super::origin::Legs;
 use super::talk::{Kind, Talk};
 use super::upstream::{Arriving, Channel, Notes, channel};
 use super::world::{World, allow, policy};

@@ -96,9 +96,9 @@ pub struct Upstream {
     pub ca: String,
 }
 
-type EchoBody = BoxBody<Bytes, hyper::Error>;
+pub type EchoBody = BoxBody<Bytes, hyper::Error>;
 
-fn text(text: impl Into<Bytes>) -> EchoBody {
+pub fn text(text: impl Into<Bytes>) -> EchoBody {
     Full::new(text.into()).map_err(|never| match never {}).boxed()
 }
 
@@ -297,11 +297,11 @@ async fn answer(
     });
     Ok(match request.uri().path() {
         "/echo" => {
-            let body = Arriving { body: request.into_body(), whole: false, notes };
+            let body = Arriving::new(request.into_body(), &notes);
             Response::new(body.boxed())
         }
         "/early" => {
-            let mut body = Arriving { body: request.into_body(), whole: false, notes };
+            let mut body = Arriving::new(request.into_body(), &notes);
             tokio::spawn(async move {
                 while let Some(Ok(frame)) = body.frame().await {
                     if let Some(data) = frame.data_ref() {
@@ -318,6 +318,10 @@ async fn answer(
         }
         "/silent" => Response::new(silent(notes)),
         "/endless" => Response::new(endless(notes)),
+        "/endless-grpc" => Response::builder()
+            .header("content-type", "application/grpc")
+            .body(endless(notes))
+            .unwrap(),
         "/redirect" => Response::builder()
             .status(302)
             .header("location", "https://elsewhere.example/")
@@ -356,7 +360,7 @@ async fn answer(
                 .unwrap()
         }
         _ => {
-            let body = Arriving { body: request.into_body(), whole: false, notes: notes.clone() };
+            let body = Arriving::new(request.into_body(), &notes);
             let body = body.collect().await.map(|b| {
                 notes.trailers.lock().unwrap().extend(b.trailers().cloned());
                 b.to_bytes().len()
