@@ -143,12 +143,15 @@ fn climb(
         }
         complaints = compare(&committed, kernel, wanted, &lines);
     }
+    let meant: Vec<u64> = complaints.iter().filter_map(|c| c.line).collect();
     let texts: Vec<String> = complaints.into_iter().map(|c| c.text).collect();
     std::fs::write(log, format!("{}\n{}\n", table::text(&lines), texts.join("\n")))?;
     texts.iter().for_each(|text| println!("   {text}"));
     let (held, skipped) = table::sums(lines.iter());
     let counts = Counts { passed: held, failed: u32::try_from(texts.len())?, skipped };
-    Ok(Row::new(name, counts, started.elapsed(), log))
+    let is_meant = |line: &&Line| meant.contains(&line.number);
+    let failures = texts.into_iter().chain(lines.iter().filter(is_meant).flat_map(Line::remarked));
+    Ok(Row::new(name, counts, started.elapsed(), log).naming(failures.collect()))
 }
 
 fn lines(objects: &[Value]) -> Result<Vec<Line>> {

@@ -85,7 +85,7 @@ pub(crate) fn rung(workspace: &Path, name: &str, log: &Path) -> Result<Row> {
     let missing = count(lines.iter().filter(|l| l.is_missing()).count());
     let works = count(lines.iter().filter(|l| l.works()).count());
     let counts = Counts { passed: works, failed: count(complaints.len()), skipped: missing };
-    Ok(Row::new(name, counts, started.elapsed(), log))
+    Ok(Row::new(name, counts, started.elapsed(), log).naming(complaints))
 }
 
 /// The folder of what was installed, with what can be had.

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
@@ -67,8 +67,11 @@ pub(crate) fn rung(workspace: &Path, logs: &Path, build: Option<Build>) -> Resul
         Built::Ready(time) => println!("   {} targets built in {time:.0?}", targets.len()),
         Built::NoFuzzer(why) => return Ok(Row::not_run("fuzz", &why)),
     }
-    let counts = place.run_all(&targets);
-    Ok(Row::new("fuzz", counts, started.elapsed(), &place.log("fuzz")))
+    let failures = place.run_all(&targets);
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let passed = count(targets.len() - failures.len());
+    let counts = Counts { passed, failed: count(failures.len()), skipped: 0 };
+    Ok(Row::new("fuzz", counts, started.elapsed(), &place.log("fuzz")).naming(failures))
 }
 
 /// `command`, giving way to whatever else this machine does.
@@ -173,22 +176,19 @@ impl Place {
         Ok(())
     }
 
-    fn run_all(&self, targets: &[String]) -> Counts {
+    /// What failed.
+    fn run_all(&self, targets: &[String]) -> Vec<String> {
         let waiting = Mutex::new(targets.iter());
-        let counts = Mutex::new(Counts::default());
+        let failures = Mutex::new(Vec::new());
         let at_once = thread::available_parallelism().map_or(1, usize::from);
         let work = || {
             while let Some(target) = next(&waiting) {
-                let result = self.run(target);
-                let mut counts = counts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                match result {
-                    Ok(said) => {
-                        println!("   {target}: {said}");
-                        counts.passed += 1;
-                    }
+                match self.run(target) {
+                    Ok(said) => println!("   {target}: {said}"),
                     Err(why) => {
                         println!("   {target} failed: {why:#}");
-                        counts.failed += 1;
+                        let failure = format!("{target}: {}", why.to_string().replace('\n', " "));
+                        failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
                     }
                 }
             }
@@ -198,7 +198,7 @@ impl Place {
                 scope.spawn(work);
             }
         });
-        counts.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+        failures.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs one target on its seeds and from there on; says how far it came.
@@ -245,7 +245,7 @@ impl Place {
 }
 
 fn next<'t>(waiting: &Mutex<std::slice::Iter<'t, String>>) -> Option<&'t String> {
-    waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next()
+    waiting.lock().unwrap_or_else(PoisonError::into_inner).next()
 }
 
 fn triple() -> String {

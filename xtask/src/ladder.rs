@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::report::{Counts, Row, Table, counts_in};
+use crate::report::{Counts, Row, Table, counts_in, failures_in};
 use crate::{attacks, build, clients, ebpf, fuzz, host, sh, tidy, vm};
 
 /// What the command line asked for.
@@ -138,7 +138,9 @@ impl Climb<'_> {
         let started = Instant::now();
         let log = self.log(rung);
         let ok = sh::logged(command, &log, see)?;
-        let mut counts = counts_in(&String::from_utf8_lossy(&std::fs::read(&log)?));
+        let printed = std::fs::read(&log)?;
+        let printed = String::from_utf8_lossy(&printed);
+        let mut counts = counts_in(&printed);
         if counts == Counts::default() {
             counts = Counts::one(ok);
         } else if !ok && counts.failed == 0 {
@@ -147,7 +149,7 @@ impl Climb<'_> {
         if !ok {
             println!("{}", sh::tail(&log, 40));
         }
-        Ok(Row::new(rung, counts, started.elapsed(), &log))
+        Ok(Row::new(rung, counts, started.elapsed(), &log).naming(failures_in(&printed)))
     }
 
     fn e2e(&self) -> Result<Row> {

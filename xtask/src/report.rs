@@ -43,6 +43,15 @@ pub(crate) fn counts_in(text: &str) -> Counts {
     counts
 }
 
+/// The tests that failed, by the lines that cargo test and the end-to-end binary print of them.
+pub(crate) fn failures_in(text: &str) -> Vec<String> {
+    let name = |line: &str| {
+        let (name, verdict) = line.trim().strip_prefix("test ")?.split_once(" ... ")?;
+        verdict.starts_with("FAILED").then(|| name.trim().to_owned())
+    };
+    text.lines().filter_map(name).collect()
+}
+
 /// How a rung ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -59,12 +68,19 @@ pub(crate) struct Row {
     pub(crate) time: Duration,
     /// The log, or the reason why there is none.
     pub(crate) note: String,
+    /// What failed, a line each. A log may stay on the machine; what is printed last is seen.
+    pub(crate) failures: Vec<String>,
 }
 
 impl Row {
     pub(crate) fn new(name: &str, counts: Counts, time: Duration, log: &Path) -> Self {
         let verdict = if counts.failed > 0 { Verdict::Failed } else { Verdict::Passed };
-        Self { name: name.to_owned(), verdict, counts, time, note: shortened(log) }
+        let failures = Vec::new();
+        Self { name: name.to_owned(), verdict, counts, time, note: shortened(log), failures }
+    }
+
+    pub(crate) fn naming(self, failures: Vec<String>) -> Self {
+        Self { failures, ..self }
     }
 
     pub(crate) fn not_run(name: &str, why: &str) -> Self {
@@ -74,6 +90,7 @@ impl Row {
             counts: Counts { skipped: 1, ..Counts::default() },
             time: Duration::ZERO,
             note: first_line(why),
+            failures: Vec::new(),
         }
     }
 
@@ -84,6 +101,7 @@ impl Row {
             counts: Counts::one(false),
             time: Duration::ZERO,
             note: first_line(why),
+            failures: Vec::new(),
         }
     }
 
@@ -94,7 +112,7 @@ impl Row {
             counts.failed = 1;
         }
         let boot = run.boot.as_secs();
-        let mut row = Self::new(name, counts, run.total, &run.log);
+        let mut row = Self::new(name, counts, run.total, &run.log).naming(run.failures.clone());
         row.note = format!("{} (Linux {}, boot {boot} s)", row.note, run.kernel);
         row
     }
@@ -155,6 +173,12 @@ impl Table {
                 row.name, row.note
             );
         }
+        for row in &self.rows {
+            for (at, failure) in row.failures.iter().enumerate() {
+                let before = if at == 0 { "\n" } else { "" };
+                text += &format!("{before}failed: {}: {failure}\n", row.name);
+            }
+        }
         let Counts { passed, failed, skipped } = self.total();
         text + &format!("\n{passed} passed, {failed} failed, {skipped} skipped\n")
     }
@@ -196,6 +220,21 @@ mod tests {
         assert!(table.print());
         table.add(Row::failed("e2e", "why"));
         assert!(!table.print());
+    }
+
+    #[test]
+    fn what_failed_is_named_where_it_is_seen() {
+        let printed = "test policy::a ... ok\n   test http::b       ... FAILED (3.2 s)\n\
+                       test c - should panic ... FAILED\ntest d ... ignored\nFAILED\n";
+        assert_eq!(failures_in(printed), ["http::b", "c - should panic"]);
+        let mut table = Table::default();
+        let counts = Counts { passed: 1, failed: 2, skipped: 0 };
+        let row = Row::new("e2e", counts, Duration::ZERO, Path::new("/x/log"));
+        table.add(row.naming(failures_in(printed)));
+        let text = table.text();
+        assert!(text.ends_with(
+            "\nfailed: e2e: http::b\nfailed: e2e: c - should panic\n\n1 passed, 2 failed, 0 skipped\n"
+        ), "{text}");
     }
 
     #[test]

@@ -116,6 +116,14 @@ impl Line {
         self.cells.iter().any(|c| c.leaked > 0)
     }
 
+    /// What leaked and what was skipped, with the reasons.
+    pub(super) fn remarked(&self) -> Vec<String> {
+        let remark = |(what, probe, why): &(&str, String, String)| {
+            format!("{} {}: {what} {probe}: {why}", self.mode, self.number)
+        };
+        self.remarks.iter().map(remark).collect()
+    }
+
     pub(super) fn controls(&self) -> String {
         let [user, root] = self.cells.map(Cell::controls);
         if user == root { user } else { format!("{user}, {root}") }
@@ -230,5 +238,7 @@ pub(super) mod tests {
         );
         assert!(text[..attach].contains("6 probes held, 0 skipped"), "{text}");
         assert!(lines[0].missing().contains("not in this mode: q"));
+        assert_eq!(lines[0].remarked(), [""; 0]);
+        assert_eq!(lines[1].remarked(), ["attach 6: LEAKED p (both users): because"]);
     }
 }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::report::{Counts, counts_in};
+use crate::report::{Counts, counts_in, failures_in};
 use crate::{build, report, sh};
 
 /// The kernels of the ladder, oldest first.
@@ -32,6 +32,8 @@ pub(crate) struct Run {
     /// The exit status of what ran inside.
     pub(crate) exit: i32,
     pub(crate) counts: Counts,
+    /// The tests that failed.
+    pub(crate) failures: Vec<String>,
     /// Everything that was printed inside.
     pub(crate) log: PathBuf,
 }
@@ -99,12 +101,14 @@ impl Lab {
         };
         let end = self.qemu.boot(&boot, see)?;
         let printed = std::fs::read(&end.results).unwrap_or_default();
+        let printed = String::from_utf8_lossy(&printed);
         Ok(Run {
             kernel: series.to_owned(),
             boot: end.boot,
             total: end.total,
             exit: end.exit,
-            counts: counts_in(&String::from_utf8_lossy(&printed)),
+            counts: counts_in(&printed),
+            failures: failures_in(&printed),
             log: end.results,
         })
     }
