@@ -62,14 +62,25 @@ pub(crate) fn run(workspace: &Path, wanted: &Wanted) -> Result<bool> {
     Ok(complaints.is_empty())
 }
 
+/// Continuous integration has its machine for itself; a person's gets what is below target/.
+fn may_install() -> bool {
+    std::env::var_os("CI").is_some()
+}
+
+/// Packages of the matrix that the end-to-end tests use too, where they are installed at all.
+pub(crate) fn install_packages() {
+    if may_install() {
+        host::install(install::DEBIAN);
+    }
+}
+
 /// A rung of the ladder. What is not installed counts as skipped, by name.
 pub(crate) fn rung(workspace: &Path, name: &str, log: &Path) -> Result<Row> {
     if let Some(why) = host::no_e2e_here() {
         return Ok(Row::not_run(name, &why));
     }
     let started = Instant::now();
-    // Continuous integration has its machine for itself; a person's gets what is below target/.
-    let install = std::env::var_os("CI").is_some();
+    let install = may_install();
     let tools = tools(workspace, install)?;
     let mut printed = String::new();
     sh::logged(&mut command(workspace, &tools, &[])?, log, |line| {

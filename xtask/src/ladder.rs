@@ -64,6 +64,7 @@ pub(crate) fn run(workspace: &Path, wanted: &Wanted) -> Result<bool> {
     let _ = std::fs::remove_dir_all(&logs);
     std::fs::create_dir_all(&logs)?;
     host::install_clients();
+    clients::install_packages();
     let mut climb = Climb { workspace, logs, table: Table::default(), lab: None, fuzz: None };
     let is_wanted = |rung: &str| wanted.only.is_empty() || wanted.only.iter().any(|o| o == rung);
     for (rung, what) in RUNGS.iter().filter(|(rung, _)| is_wanted(rung)) {

@@ -26,6 +26,8 @@ pub(super) const DEBIAN: &[(&str, &str)] = &[
     ("node", "nodejs"),
     ("npm", "npm"),
     ("go", "golang-go"),
+    // Not a client of the matrix: a resolver of the end-to-end tests.
+    ("/usr/lib/python3/dist-packages/dns/resolver.py", "python3-dnspython"),
     ("java", "openjdk-17-jdk-headless"),
     ("chromium", "chromium"),
     ("certutil", "libnss3-tools"),
