@@ -92,7 +92,7 @@ impl Batch<'_> {
                     detail: text("detail"),
                     control: line["control"] == true,
                     packets: own.iter().map(|p| p.what.clone()).collect(),
-                    dns: own.iter().filter(|p| p.is_dns).count(),
+                    dialled: own.iter().filter(|p| !p.is_dns).map(|p| p.what.clone()).collect(),
                     upstream: marks.iter().any(|m| m.contains(&place.mark(probe.id))),
                 },
             );

@@ -12,9 +12,9 @@ pub(in crate::attacks) struct Seen {
     pub(in crate::attacks) detail: String,
     /// The control that the probe carries succeeded.
     pub(in crate::attacks) control: bool,
-    /// What crossed the link while it ran; and how many of these were DNS messages.
+    /// What crossed the link while it ran; and what of it was no DNS message.
     pub(in crate::attacks) packets: Vec<String>,
-    pub(in crate::attacks) dns: usize,
+    pub(in crate::attacks) dialled: Vec<String>,
     /// The upstream saw its mark.
     pub(in crate::attacks) upstream: bool,
 }
@@ -77,13 +77,13 @@ pub(in crate::attacks) fn outcome(
 fn sign_of(sign: Sign, seen: &Seen) -> Option<String> {
     let said = |which: &[&str]| which.contains(&seen.said.as_str());
     let packets = match sign {
-        Sign::Wire => seen.packets.len(),
-        Sign::Dial => seen.packets.len() - seen.dns,
-        Sign::Done | Sign::Upstream | Sign::Inside => 0,
+        Sign::Wire => &seen.packets[..],
+        Sign::Dial => &seen.dialled,
+        Sign::Done | Sign::Upstream | Sign::Inside => &[],
     };
-    if packets > 0 {
-        let first = seen.packets.first().map_or("", String::as_str);
-        return Some(format!("{packets} packets crossed the link, the first {first}"));
+    if let Some(first) = packets.first() {
+        let count = packets.len();
+        return Some(format!("{count} packets crossed the link, the first {first}"));
     }
     match sign {
         Sign::Wire | Sign::Dial if said(&["reached"]) => Some("the canary answered".into()),
@@ -135,8 +135,9 @@ mod tests {
         let done = probe("a", "a", "", Sign::Done);
         let through = done.in_run(Known::Through(ROOT, "x"));
         let inner = probe("a", "a", "", Sign::Inside);
-        let mut dns = seen("refused", 2, false);
-        dns.dns = 2;
+        let dial = probe("a", "a", "", Sign::Dial);
+        let dns = seen("refused", 2, false);
+        let dialled = Seen { dialled: vec!["p".into()], ..dns.clone() };
         for (probe, who, control, inside, expected) in [
             (wire, Who::User, Some(seen("sent", 1, false)), seen("refused", 0, false), "held"),
             (wire, Who::User, Some(seen("sent", 0, false)), seen("refused", 0, false), "skipped"),
@@ -159,7 +160,9 @@ mod tests {
             (inner, Who::Root, None, seen("refused", 0, false), "skipped"),
             (wire.passes(), Who::Root, None, seen("sent", 1, false), "passed"),
             (wire.passes(), Who::Root, None, seen("sent", 0, false), "skipped"),
-            (probe("a", "a", "", Sign::Dial), Who::User, Some(dns.clone()), dns, "skipped"),
+            (dial, Who::User, Some(dns.clone()), dns.clone(), "skipped"),
+            (dial, Who::User, Some(dialled.clone()), dns.clone(), "held"),
+            (dial, Who::User, Some(dialled.clone()), dialled, "leaked"),
         ] {
             let got = outcome(&probe, Mode::Run, who, control.as_ref(), Some(&inside));
             assert_eq!(kind(&got), expected, "{:?} {control:?} {inside:?}", probe.sign);
