@@ -92,10 +92,9 @@ pub(crate) fn rung(workspace: &Path, name: &str, log: &Path) -> Result<Row> {
     let document = std::fs::read_to_string(workspace.join(DOCUMENT))?;
     let complaints = table::compare(&document, &lines, Asked { all: true, install })?;
     complaints.iter().for_each(|complaint| println!("   {complaint}"));
-    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let missing = count(lines.iter().filter(|l| l.is_missing()).count());
-    let works = count(lines.iter().filter(|l| l.works()).count());
-    let counts = Counts { passed: works, failed: count(complaints.len()), skipped: missing };
+    let missing = lines.iter().filter(|l| l.is_missing()).count();
+    let works = lines.iter().filter(|l| l.works()).count();
+    let counts = Counts::of(works, complaints.len(), missing);
     Ok(Row::new(name, counts, started.elapsed(), log).naming(complaints))
 }
 

@@ -68,9 +68,7 @@ pub(crate) fn rung(workspace: &Path, logs: &Path, build: Option<Build>) -> Resul
         Built::NoFuzzer(why) => return Ok(Row::not_run("fuzz", &why)),
     }
     let failures = place.run_all(&targets);
-    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let passed = count(targets.len() - failures.len());
-    let counts = Counts { passed, failed: count(failures.len()), skipped: 0 };
+    let counts = Counts::of(targets.len() - failures.len(), failures.len(), 0);
     Ok(Row::new("fuzz", counts, started.elapsed(), &place.log("fuzz")).naming(failures))
 }
 

@@ -14,6 +14,11 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
+    pub(crate) fn of(passed: usize, failed: usize, skipped: usize) -> Self {
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Self { passed: count(passed), failed: count(failed), skipped: count(skipped) }
+    }
+
     pub(crate) const fn one(passed: bool) -> Self {
         Self { passed: passed as u32, failed: !passed as u32, skipped: 0 }
     }
